@@ -1,0 +1,153 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import (
+    HOST_RECORD,
+    attach_signature,
+    host_record,
+    load_host_key,
+    read_host_record,
+    read_key_set,
+    signing_input,
+)
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
+from ansible_collections.hostseal.secrets.plugins.modules import host
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import trusted_keys
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, HostRecord, Store
+from jwcrypto.jwk import JWK
+
+
+class ActionModule(Action):
+    """Sign a host's public key, then pin the environments' keys on the host."""
+
+    ARGUMENT_SPEC = host.ARGUMENT_SPEC
+
+    def work(self, options: dict[str, Any]) -> Result:
+        name = self.host_name(options["name"])
+        environments = [check_name("environment", environment) for environment in options["environments"]]
+        with self.open_store(options) as store:
+            if options["state"] == "absent":
+                return self._retire(store, name, environments)
+            key = self._public_key(name, options["public_key"])
+            if key is None:
+                self._display.warning(f"host {name!r} has no key yet; predicted as if this run made it")
+                return self._result(name, None, dict.fromkeys(environments, "enrolled"), {})
+            actions, key_sets = self._enrol(store, name, key, environments, options)
+        kid = key.thumbprint()
+        request = {"host": name, "kid": kid, "replace_key": options["replace_key"], "key_sets": key_sets}
+        pinned = self.run_on_host("hostseal.secrets.host", {"environments": environments, "_request": request})[
+            "pinned"
+        ]
+        return self._result(name, kid, actions, pinned)
+
+    def _public_key(self, name: str, given: dict[str, Any] | None) -> JWK | None:
+        if given is None:
+            if self.check:
+                return None
+            raise HostsealError(f"host {name!r}: public_key is missing, hostseal.secrets.host_identity returns it")
+        try:
+            return load_host_key(json.dumps(given))
+        except HostsealError as error:
+            raise HostsealError(
+                f"host {name!r}: public_key is not what hostseal.secrets.host_identity returns: {error}"
+            ) from None
+
+    def _enrol(
+        self, store: Store, name: str, key: JWK, environments: list[str], options: dict[str, Any]
+    ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+        actions: dict[str, str] = {}
+        key_sets: dict[str, tuple[str, str]] = {}
+        kid = key.thumbprint()
+        with store.transaction() as transaction:
+            for enrolment in transaction.enrolments(name):
+                if enrolment.kid != kid and not options["replace_key"]:
+                    raise HostsealError(
+                        f"host {name!r} is enrolled in environment {enrolment.environment!r} with key {enrolment.kid},"
+                        f" but now has {kid}: if it was installed anew, say replace_key: true; if not, somebody stands"
+                        " between you and it. Nothing was changed"
+                    )
+            for environment in environments:
+                found = transaction.find_environment(environment)
+                if found is None and self.check:
+                    self._display.warning(
+                        f"environment {environment!r} is not in the store; predicted as if this run declared it"
+                    )
+                    actions[environment] = "enrolled"
+                    continue
+                found = transaction.environment(environment)
+                backend = self.open_backend(found, options)
+                keys = trusted_keys(found, backend)
+                known = transaction.hosts(environment, [name]).get(name)
+                actions[environment] = _action(known, found, key, keys, options["replace_key"])
+                if actions[environment] != "unchanged" and not self.check:
+                    transaction.put_host(_sign(found, name, key, backend))
+                # The store is not trusted: a first pinning would take any key set that it holds.
+                read_key_set(found.key_set, keys)
+                key_sets[environment] = (found.signing_kid, found.key_set)
+        return actions, key_sets
+
+    def _retire(self, store: Store, name: str, environments: list[str]) -> Result:
+        actions = {}
+        with store.transaction() as transaction:
+            for environment in environments:
+                known = name in transaction.hosts(environment, [name])
+                actions[environment] = "retired" if known else "unchanged"
+                if known and not self.check:
+                    transaction.remove_host(environment, name)
+        return self._result(name, None, actions, {})
+
+    def _result(self, name: str, kid: str | None, actions: dict[str, str], pinned: dict[str, bool]) -> Result:
+        changes = [f"{environment}: {action}" for environment, action in actions.items() if action != "unchanged"]
+        changes += [f"{environment}: keys pinned on the host" for environment, is_new in pinned.items() if is_new]
+        result: Result = {
+            "changed": bool(changes),
+            "host": name,
+            "kid": kid,
+            "environments": [
+                {"name": environment, "action": action, "pinned": pinned.get(environment, False)}
+                for environment, action in actions.items()
+            ],
+        }
+        if self._task.diff and changes:
+            result["diff"] = {"before": "", "after": "".join(f"host {name}, {change}\n" for change in changes)}
+        return result
+
+
+def _action(
+    known: HostRecord | None, environment: Environment, key: JWK, keys: Sequence[JWK], replace_key: bool
+) -> str:
+    if known is None:
+        return "enrolled"
+    try:
+        if (
+            read_host_record(known.record, environment.name, known.name, keys).thumbprint()
+            == key.thumbprint()
+            == known.kid
+        ):
+            return "unchanged"
+    except HostsealError as error:
+        if not replace_key:
+            raise HostsealError(
+                f"the record of host {known.name!r} in environment {environment.name!r} is not to be trusted: {error}."
+                " The store was edited or damaged: find out by whom, then say replace_key: true. Nothing was changed"
+            ) from None
+    if not replace_key:
+        raise HostsealError(
+            f"the record of host {known.name!r} in environment {environment.name!r} has another key than the host:"
+            " say replace_key: true when you know why. Nothing was changed"
+        )
+    return "key_replaced"
+
+
+def _sign(environment: Environment, name: str, key: JWK, backend: Backend) -> HostRecord:
+    covered = signing_input(HOST_RECORD, environment.signing_kid, host_record(environment.name, name, key))
+    return HostRecord(environment.name, name, key.thumbprint(), attach_signature(covered, backend.sign([covered])[0]))

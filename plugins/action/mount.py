@@ -1,0 +1,243 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
+    HostsealError,
+    Mount,
+    check_name,
+    mode_text,
+    volume_name,
+)
+from ansible_collections.hostseal.secrets.plugins.modules import mount
+from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import Plan
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Store, now_ms
+
+
+class ActionModule(Action):
+    """Bring the mounts of one host to what is declared: one call of the module on the host, a second one at need."""
+
+    ARGUMENT_SPEC = mount.ARGUMENT_SPEC
+    CONSTRAINTS = {
+        "mutually_exclusive": [["name", "mounts"], ["secrets", "mounts"]],
+        "required_one_of": [["name", "mounts"]],
+    }
+
+    def work(self, options: dict[str, Any]) -> Result:
+        self.options = options
+        host = self.host_name(options["host"])
+        remove: list[tuple[str, str]] = []
+        mounts: list[Mount] = []
+        if options["state"] == "absent":
+            remove = _names(options)
+        else:
+            mounts = Mount.list_from_options(
+                options["mounts"] if options["mounts"] is not None else [_single(options)], options["environment"]
+            )
+        with self.open_store(options) as store:
+            wanted = [(host, one) for one in mounts]
+            plans, predicted = (
+                _sealing.plan_for_check(store, wanted) if self.check else (_sealing.plan(store, wanted), {})
+            )
+            for reason in sorted(set(predicted.values())):
+                self._display.warning(f"{reason}; predicted as if this run did so")
+            answer = self._deliver(store, host, plans, remove)
+            if not self.check:
+                _record(store, host, plans, answer["results"])
+        _raise_trouble(host, answer)
+        return self._result(mounts, plans, predicted, answer)
+
+    def _deliver(
+        self, store: Store, host: str, plans: Sequence[Plan], remove: Sequence[tuple[str, str]]
+    ) -> dict[str, Any]:
+        """Ask the host what it holds and bring it what it lacks."""
+        request = self._request(host, plans, remove)
+        if not self.check:
+            # What the host never confirmed goes with the first call already.
+            fresh = self._envelopes(store, [plan for plan in plans if not plan.is_delivered], {}, anew=False)
+            _enclose(request, fresh)
+        arguments = {"_request": request}
+        answer = self.run_on_host("hostseal.secrets.mount", arguments)
+        again = {entry["volume"] for entry in answer["results"] if entry["action"] in ("wanted", "refused")}
+        if again and not self.check:
+            # Confirmed once but lost since, or refused: what the store holds may be old or edited, so it is sealed anew.
+            floors = {(host, volume): issued_at for volume, issued_at in answer["marks"].items()}
+            anew = [plan for plan in plans if plan.mount.volume in again]
+            request = self._request(host, anew, [])
+            _enclose(request, self._envelopes(store, anew, floors, anew=True))
+            second = self.run_on_host("hostseal.secrets.mount", {"_request": {**request, "purge": None}})
+            answer["results"] = [entry for entry in answer["results"] if entry["volume"] not in again] + second[
+                "results"
+            ]
+        return answer
+
+    def _request(self, host: str, plans: Sequence[Plan], remove: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        purge = [self.options["environment"], self.options["owner"] or "default"] if self.options["purge"] else None
+        if purge and not purge[0]:
+            raise HostsealError("purge needs the option environment: it looks at the mounts of one environment alone")
+        return {
+            "host": host,
+            "kids": {plan.environment.name: plan.environment.signing_kid for plan in plans},
+            "key_sets": {plan.environment.name: plan.environment.key_set for plan in plans},
+            "mounts": [
+                {
+                    "volume": plan.mount.volume,
+                    "state_digest": plan.digest,
+                    # A held envelope that is older has reached half of its life.
+                    "renew_before": now_ms() - plan.mount.options.expires_after * 500
+                    if plan.mount.options.expires_after
+                    else 0,
+                    "envelope": None,
+                }
+                for plan in plans
+            ],
+            "remove": [volume_name(environment, name) for environment, name in remove],
+            "purge": purge,
+        }
+
+    def _envelopes(
+        self, store: Store, plans: Sequence[Plan], floors: dict[tuple[str, str], int], anew: bool
+    ) -> dict[str, str]:
+        """The envelopes of plans by volume: those in the store, unless ANEW, and the rest sealed now."""
+        fresh = [plan for plan in plans if anew or not plan.is_sealed]
+        texts = {plan.mount.volume: plan.envelope.text for plan in plans if plan not in fresh and plan.envelope}
+        if fresh:
+            sealed = _sealing.seal(
+                store, lambda environment: self.open_backend(environment, self.options), fresh, floors
+            )
+            texts |= {volume: envelope.text for (_host, volume), envelope in sealed.items()}
+        return texts
+
+    def _result(
+        self,
+        mounts: Sequence[Mount],
+        plans: Sequence[Plan],
+        predicted: dict[tuple[str, str], str],
+        answer: dict[str, Any],
+    ) -> Result:
+        planned = {plan.mount.volume: plan for plan in plans}
+        entries = [_entry(result, planned.get(result["volume"])) for result in answer["results"]]
+        entries += [
+            {"volume": volume, "action": "delivered", "live": None, "secrets": []} for _host, volume in predicted
+        ]
+        result: Result = {"changed": any(entry["action"] != "unchanged" for entry in entries), "mounts": entries}
+        if self._task.diff and result["changed"]:
+            held = {
+                entry["volume"]: entry["held"]
+                for entry in answer["results"]
+                if entry["action"] != "unchanged" and entry["held"]
+            }
+            changed = {entry["volume"] for entry in entries if entry["action"] == "delivered"}
+            result["diff"] = {
+                "before": "".join(_lines(volume, entry["secrets"], entry) for volume, entry in sorted(held.items())),
+                "after": "".join(_after(one, planned.get(one.volume)) for one in mounts if one.volume in changed),
+            }
+        return result
+
+
+def _single(options: dict[str, Any]) -> dict[str, Any]:
+    names = ("name", "secrets", "change_mode", "change_signal", "splay", "on_remove", "owner", "expires_after")
+    return {name: options[name] for name in names}
+
+
+def _names(options: dict[str, Any]) -> list[tuple[str, str]]:
+    items = options["mounts"] if options["mounts"] is not None else [{"environment": None, "name": options["name"]}]
+    return [
+        (check_name("environment", item["environment"] or options["environment"]), check_name("mount", item["name"]))
+        for item in items
+    ]
+
+
+def _enclose(request: dict[str, Any], envelopes: dict[str, str]) -> None:
+    for entry in request["mounts"]:
+        entry["envelope"] = envelopes.get(entry["volume"])
+
+
+def _record(store: Store, host: str, plans: Sequence[Plan], results: Sequence[dict[str, Any]]) -> None:
+    """Keep what the host confirmed. Nothing is written when it is known already."""
+    known = {plan.mount.volume: plan for plan in plans}
+    receipts = []
+    for entry in results:
+        plan = known.get(entry["volume"])
+        if plan is None or entry["action"] not in ("delivered", "unchanged"):
+            continue
+        receipt = entry["receipt"]
+        if plan.receipt and (plan.receipt.state_digest, plan.receipt.issued_at) == (
+            receipt["state_digest"],
+            receipt["issued_at"],
+        ):
+            continue
+        life = plan.mount.options.expires_after * 1000
+        receipts.append(
+            Receipt(
+                environment=plan.environment.name,
+                host=host,
+                mount=plan.mount.name,
+                issued_at=receipt["issued_at"],
+                expires_at=receipt["issued_at"] + life if life else None,
+                state_digest=receipt["state_digest"],
+                secrets=[{"name": version.name, "version": version.number} for version in plan.versions],
+                delivered_at=now_ms(),
+            )
+        )
+    removed = [entry["volume"].split(".", 1) for entry in results if entry["action"] == "removed"]
+    if not receipts and not removed:
+        return
+    with store.transaction() as transaction:
+        transaction.put_receipts(receipts)
+        for environment, name in removed:
+            transaction.remove_envelope(environment, host, name)
+
+
+def _raise_trouble(host: str, answer: dict[str, Any]) -> None:
+    refused = next((entry for entry in answer["results"] if entry["action"] == "refused"), None)
+    if refused:
+        raise HostsealError(f"host {host!r} refuses the envelope of mount {refused['volume']!r}: {refused['reason']}")
+    if answer["shadowed"]:
+        volumes = ", ".join(repr(volume) for volume in answer["shadowed"])
+        raise HostsealError(
+            f"host {host!r} has a local Docker volume that bears the name of a mount: {volumes}. Containers would get it,"
+            " empty, in the place of the secrets: remove it with 'docker volume rm', and name the driver at launch"
+        )
+
+
+def _entry(result: dict[str, Any], plan: Plan | None) -> dict[str, Any]:
+    action = "delivered" if result["action"] == "wanted" else result["action"]
+    versions = plan.versions if plan and action != "removed" else ()
+    return {
+        "volume": result["volume"],
+        "action": action,
+        "live": result.get("live"),
+        "secrets": [{"name": version.name, "version": version.number} for version in versions],
+    }
+
+
+def _after(one: Mount, plan: Plan | None) -> str:
+    numbers = [version.number for version in plan.versions] if plan else [0] * len(one.entries)
+    secrets = [
+        {
+            "name": entry.source,
+            "version": number or "new",
+            "target": entry.target,
+            "uid": entry.uid,
+            "gid": entry.gid,
+            "mode": mode_text(entry.mode),
+        }
+        for entry, number in zip(one.entries, numbers)
+    ]
+    return _lines(one.volume, secrets, {"owner": one.options.owner})
+
+
+def _lines(volume: str, secrets: Sequence[dict[str, Any]], mount: dict[str, Any]) -> str:
+    return "".join(
+        f"{volume} owner {mount['owner']}: {secret['target']} is {secret['name']} version {secret['version']},"
+        f" uid {secret['uid']}, gid {secret['gid']}, mode {secret['mode']}\n"
+        for secret in secrets
+    )

@@ -1,0 +1,75 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
+from ansible_collections.hostseal.secrets.plugins.modules import secret_info
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Version, now_ms
+
+
+class ActionModule(Action):
+    """List secrets, never their values."""
+
+    ARGUMENT_SPEC = secret_info.ARGUMENT_SPEC
+    _supports_diff = False
+
+    def work(self, options: dict[str, Any]) -> Result:
+        environment = check_name("environment", options["environment"])
+        names = [check_name("secret", name) for name in options["names"]] if options["names"] is not None else None
+        with self.open_store(options) as store, store.transaction() as transaction:
+            if self.check and not store.exists:
+                return {"changed": False, "secrets": []}
+            transaction.environment(environment)
+            versions = transaction.versions(environment, names)
+            receipts = transaction.receipts(environment)
+        by_name: dict[str, list[Version]] = {}
+        for version in versions:
+            by_name.setdefault(version.name, []).append(version)
+        missing = [name for name in names or [] if name not in by_name]
+        if missing:
+            raise HostsealError(f"secret {missing[0]!r} is not in environment {environment!r}")
+        delivered = _by_secret(receipts)
+        now = now_ms()
+        secrets = [_describe(name, found, delivered.get(name, []), now) for name, found in sorted(by_name.items())]
+        return {"changed": False, "secrets": secrets}
+
+
+def _describe(name: str, versions: list[Version], delivered: list[dict[str, Any]], now: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "version": versions[-1].number,
+        "versions": [
+            {
+                "version": version.number,
+                "created_at": _iso(version.created_at),
+                "age": (now - version.created_at) // 1000,
+            }
+            for version in versions
+        ],
+        "delivered": delivered,
+    }
+
+
+def _by_secret(receipts: list[Receipt]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for receipt in receipts:
+        for secret in receipt.secrets:
+            found.setdefault(secret["name"], []).append(
+                {
+                    "host": receipt.host,
+                    "mount": receipt.mount,
+                    "version": secret["version"],
+                    "delivered_at": _iso(receipt.delivered_at),
+                }
+            )
+    return found
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds // 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

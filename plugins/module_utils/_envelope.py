@@ -1,0 +1,482 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The envelope: one mount for one host, encrypted to the host and signed by its environment.
+
+An envelope is a text of two lines, both in JOSE compact serialization:
+
+1. a JWS (RFC 7515, EdDSA of RFC 8037) over the statement, a JSON object that says everything but the values;
+2. a JWE (RFC 7516, ECDH-ES+A256KW to the host's X25519 key, A256GCM) of the files.
+
+The statement carries the SHA-256 of the second line, and the JWE's protected header repeats environment, host, mount
+and time of issue: an environment can't sign another one's captured JWE as its own. Host records and key sets are JWS
+as well; their ``typ`` header keeps one kind from passing for another. What is accepted is fixed here, never by a
+message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jwcrypto.common import JWException, base64url_decode, base64url_encode
+from jwcrypto.jwe import JWE
+from jwcrypto.jwk import JWK
+from jwcrypto.jws import JWS
+
+from ._model import (
+    MAX_MOUNT_BYTES,
+    MAX_MOUNT_FILES,
+    MAX_SECRET_BYTES,
+    HostsealError,
+    Mount,
+    Options,
+    check_id,
+    check_mode,
+    check_name,
+    check_target,
+    check_targets,
+    mode_text,
+    volume_name,
+)
+
+FORMAT = 1
+# Base64 twice (JSON inside the JWE, then the JWE itself) over the largest mount, and its statement.
+MAX_ENVELOPE_BYTES = MAX_MOUNT_BYTES * 16 // 9 + (1 << 20)
+
+STATEMENT = "hostseal-statement+json"
+HOST_RECORD = "hostseal-host+json"
+KEY_SET = "hostseal-keys+json"
+
+_FILES = "hostseal-files+json"
+_COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_COMPACT_JWE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_JWE_HEADER = {"alg", "enc", "typ", "kid", "epk", "environment", "host", "mount", "issued_at"}
+_MAX_TIME = 1 << 53
+
+
+class EnvelopeError(HostsealError):
+    """An envelope, host record or key set is refused; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file as a container sees it. The data stays out of repr, so out of tracebacks too."""
+
+    target: str
+    uid: int
+    gid: int
+    mode: int
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"File({self.target!r})"
+
+
+@dataclass(frozen=True)
+class SecretRef:
+    """A secret's name and version and where the mount shows it."""
+
+    name: str
+    version: int
+    target: str
+    uid: int
+    gid: int
+    mode: int
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What an envelope says in clear. Times are milliseconds since the epoch; expires_at is None for never."""
+
+    environment: str
+    host: str
+    mount: str
+    issued_at: int
+    expires_at: int | None
+    state_digest: str
+    options: Options
+    secrets: tuple[SecretRef, ...]
+    jwe_sha256: str
+
+    @property
+    def volume(self) -> str:
+        return volume_name(self.environment, self.mount)
+
+
+def canonical(value: object) -> bytes:
+    """JSON with one spelling for one value, for digests and bindings."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def state_digest(mount: Mount, host: str, version_ids: Sequence[str], host_kid: str, signing_kid: str) -> str:
+    """Name the state of MOUNT on HOST: equal digests mean that nothing has to be sealed or sent.
+
+    VERSION_IDS are the random ids of the secret versions, one per entry of the mount. No plaintext and no hash of
+    one goes in, so the digest tells nothing about a value.
+    """
+    state = {
+        "format": FORMAT,
+        "environment": mount.environment,
+        "host": host,
+        "mount": mount.name,
+        "options": mount.options.as_dict(),
+        "secrets": sorted(
+            [entry.target, entry.source, entry.uid, entry.gid, entry.mode, version_id]
+            for entry, version_id in zip(mount.entries, version_ids)
+        ),
+        "host_kid": host_kid,
+        "signing_kid": signing_kid,
+    }
+    return hashlib.sha256(canonical(state)).hexdigest()
+
+
+def new_host_key() -> JWK:
+    """A fresh X25519 key pair for a host (RFC 8037), its thumbprint (RFC 7638) as kid."""
+    key = JWK.generate(kty="OKP", crv="X25519")
+    return JWK(**{**key.export_private(as_dict=True), "kid": key.thumbprint()})
+
+
+def load_host_key(text: str | bytes, private: bool = False) -> JWK:
+    """A host's key from JSON. Only X25519 is taken; with PRIVATE false, private parts are refused."""
+    return _load_key(text, "X25519", private)
+
+
+def load_signing_key(text: str | bytes) -> JWK:
+    """An environment's public Ed25519 verification key from JSON."""
+    return _load_key(text, "Ed25519", private=False)
+
+
+def _load_key(text: str | bytes, curve: str, private: bool) -> JWK:
+    members = _json_object(text, "key")
+    wanted = {"kty", "crv", "x"} | ({"d"} if private else set())
+    if set(members) - {"kid"} != wanted or members["kty"] != "OKP" or members["crv"] != curve:
+        raise EnvelopeError(f"the key is not {'a private' if private else 'a public'} {curve} JWK")
+    try:
+        if any(len(base64url_decode(members[part])) != 32 for part in wanted - {"kty", "crv"}):
+            raise ValueError
+        key = JWK(**{part: members[part] for part in wanted})
+        thumbprint = key.thumbprint()
+        # jwcrypto reads the key material late: make it do so here.
+        key.get_op_key("unwrapKey" if private else "verify" if curve == "Ed25519" else "wrapKey")
+    except (JWException, ValueError, TypeError):
+        raise EnvelopeError(f"the {curve} JWK is malformed") from None
+    if members.get("kid", thumbprint) != thumbprint:
+        raise EnvelopeError(f"the kid of the {curve} JWK is not its RFC 7638 thumbprint")
+    return JWK(**{part: members[part] for part in wanted}, kid=thumbprint)
+
+
+def signing_input(typ: str, kid: str, payload: Mapping[str, Any]) -> bytes:
+    """The bytes that an EdDSA signature covers (RFC 7515 section 5.1): BASE64URL(header).BASE64URL(payload)."""
+    header = {"alg": "EdDSA", "kid": kid, "typ": typ}
+    return f"{base64url_encode(canonical(header))}.{base64url_encode(canonical(payload))}".encode()
+
+
+def attach_signature(covered: bytes, signature: bytes) -> str:
+    """JWS compact serialization (RFC 7515 section 7.1) of signing input and signature."""
+    return f"{covered.decode()}.{base64url_encode(signature)}"
+
+
+def verify(compact: str, typ: str, keys: Iterable[JWK]) -> dict[str, Any]:
+    """The payload of a JWS of kind TYP, signed by one of KEYS; EnvelopeError says why not."""
+    if not isinstance(compact, str) or not _COMPACT_JWS.fullmatch(compact):
+        raise EnvelopeError("it is not a JWS in compact serialization")
+    header = _json_object(_decode(compact.partition(".")[0]), "JWS header")
+    signature = compact.rpartition(".")[2]
+    if base64url_encode(_decode(signature)) != signature:
+        raise EnvelopeError("the signature is not canonical base64url")
+    if set(header) != {"alg", "kid", "typ"}:
+        raise EnvelopeError("the JWS header has other members than alg, kid and typ")
+    if header["alg"] != "EdDSA":
+        raise EnvelopeError("the JWS algorithm is not EdDSA")
+    if header["typ"] != typ:
+        raise EnvelopeError(f"the JWS is not of type {typ}")
+    key = next((key for key in keys if key.thumbprint() == header["kid"]), None)
+    if key is None:
+        raise EnvelopeError("it is signed by a key that is not pinned")
+    token = JWS()
+    token.allowed_algs = ["EdDSA"]
+    try:
+        token.deserialize(compact)
+        token.verify(key, alg="EdDSA")
+    except (JWException, ValueError, TypeError):
+        raise EnvelopeError("the signature does not match") from None
+    return _json_object(token.payload, "JWS payload")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An envelope before its signature, so that one batch can sign many."""
+
+    covered: bytes
+    jwe: str
+
+    def sign(self, signature: bytes) -> str:
+        """The finished envelope."""
+        return f"{attach_signature(self.covered, signature)}\n{self.jwe}\n"
+
+
+def encrypt(
+    mount: Mount,
+    host: str,
+    host_key: JWK,
+    signing_kid: str,
+    issued_at: int,
+    versions: Sequence[tuple[int, str, bytes]],
+) -> Draft:
+    """Encrypt MOUNT for HOST. VERSIONS holds (number, random id, value) for each entry of the mount, in its order."""
+    for entry, (_number, _id, value) in zip(mount.entries, versions):
+        if len(value) > MAX_SECRET_BYTES:
+            raise EnvelopeError(
+                f"secret {entry.source!r} has {len(value)} bytes, at most {MAX_SECRET_BYTES} are allowed"
+            )
+    total = sum(len(value) for _number, _id, value in versions)
+    if total > MAX_MOUNT_BYTES:
+        raise EnvelopeError(f"mount {mount.volume!r} has {total} bytes, at most {MAX_MOUNT_BYTES} are allowed")
+    files = [
+        {
+            "target": entry.target,
+            "uid": entry.uid,
+            "gid": entry.gid,
+            "mode": mode_text(entry.mode),
+            "data": base64url_encode(value),
+        }
+        for entry, (_number, _id, value) in zip(mount.entries, versions)
+    ]
+    where = {"environment": mount.environment, "host": host, "mount": mount.name, "issued_at": issued_at}
+    host_kid = host_key.thumbprint()
+    header = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM", "typ": _FILES, "kid": host_kid, **where}
+    token = JWE(canonical({"files": files}), protected=json.dumps(header))
+    token.add_recipient(host_key)
+    jwe = token.serialize(compact=True)
+    expires_after = mount.options.expires_after
+    statement = {
+        "format": FORMAT,
+        **where,
+        "expires_at": issued_at + expires_after * 1000 if expires_after else None,
+        "state_digest": state_digest(
+            mount, host, [version_id for _n, version_id, _v in versions], host_kid, signing_kid
+        ),
+        "options": mount.options.as_dict(),
+        "secrets": [
+            {
+                "name": entry.source,
+                "version": number,
+                "target": entry.target,
+                "uid": entry.uid,
+                "gid": entry.gid,
+                "mode": mode_text(entry.mode),
+            }
+            for entry, (number, _id, _value) in zip(mount.entries, versions)
+        ],
+        "jwe_sha256": _sha256(jwe),
+    }
+    return Draft(signing_input(STATEMENT, signing_kid, statement), jwe)
+
+
+def read_statement(envelope: str, keys: Iterable[JWK]) -> Statement:
+    """Verify an envelope without decrypting it and return what it says."""
+    jws, jwe = _lines(envelope)
+    statement = _statement(verify(jws, STATEMENT, keys))
+    if _sha256(jwe) != statement.jwe_sha256:
+        raise EnvelopeError("the ciphertext is not the one that was signed")
+    return statement
+
+
+def unverified_statement(envelope: str) -> Statement:
+    """What an envelope says, unverified: for naming it in an error, never for deciding."""
+    jws, _jwe = _lines(envelope)
+    return _statement(_json_object(_decode(jws.split(".")[1]), "JWS payload"))
+
+
+def decrypt(envelope: str, statement: Statement, host_key: JWK) -> list[File]:
+    """The files of an envelope whose STATEMENT was verified, with the host's private key."""
+    jwe = _lines(envelope)[1]
+    header = _json_object(_decode(jwe.partition(".")[0]), "JWE header")
+    if set(header) != _JWE_HEADER:
+        raise EnvelopeError("the JWE header has other members than expected")
+    if (header["alg"], header["enc"], header["typ"]) != ("ECDH-ES+A256KW", "A256GCM", _FILES):
+        raise EnvelopeError("the JWE algorithms are not ECDH-ES+A256KW with A256GCM")
+    if [header[name] for name in ("environment", "host", "mount", "issued_at")] != [
+        statement.environment,
+        statement.host,
+        statement.mount,
+        statement.issued_at,
+    ]:
+        raise EnvelopeError("the ciphertext was made for another environment, host, mount or time than was signed")
+    if header["kid"] != host_key.thumbprint():
+        raise EnvelopeError("it is encrypted to another key than this host's")
+    token = JWE(algs=["ECDH-ES+A256KW", "A256GCM"])
+    try:
+        token.deserialize(jwe, host_key)
+    except (JWException, ValueError, TypeError):
+        raise EnvelopeError("the ciphertext does not open with this host's key") from None
+    files = _files(_json_object(token.payload, "JWE payload"))
+    told = sorted((ref.target, ref.uid, ref.gid, ref.mode) for ref in statement.secrets)
+    if sorted((file.target, file.uid, file.gid, file.mode) for file in files) != told:
+        raise EnvelopeError("the files are not the ones that were signed")
+    return files
+
+
+def host_record(environment: str, host: str, key: JWK) -> dict[str, Any]:
+    """The payload by which an environment vouches for a host's public key."""
+    return {"format": FORMAT, "environment": environment, "host": host, "jwk": key.export_public(as_dict=True)}
+
+
+def read_host_record(compact: str, environment: str, host: str, keys: Iterable[JWK]) -> JWK:
+    """The public key of HOST from its signed record; EnvelopeError when it is anybody else's."""
+    record = verify(compact, HOST_RECORD, keys)
+    if set(record) != {"format", "environment", "host", "jwk"} or record["format"] != FORMAT:
+        raise EnvelopeError("the host record has another format")
+    if (record["environment"], record["host"]) != (environment, host):
+        raise EnvelopeError("the host record is for another environment or host")
+    return load_host_key(json.dumps(record["jwk"]))
+
+
+@dataclass(frozen=True)
+class KeySet:
+    """An environment's verification keys as a host pins them. issued_at in milliseconds, growing."""
+
+    environment: str
+    issued_at: int
+    keys: tuple[JWK, ...]
+
+
+def key_set(environment: str, issued_at: int, keys: Iterable[JWK]) -> dict[str, Any]:
+    """The payload of a key set; it is signed by a key that hosts already have."""
+    return {
+        "format": FORMAT,
+        "environment": environment,
+        "issued_at": issued_at,
+        "keys": [key.export_public(as_dict=True) for key in keys],
+    }
+
+
+def read_key_set(compact: str, keys: Iterable[JWK] | None) -> KeySet:
+    """A verified key set. With KEYS None it need only be signed by one of its own: for the first pinning."""
+    if keys is None:
+        if not isinstance(compact, str) or not _COMPACT_JWS.fullmatch(compact):
+            raise EnvelopeError("it is not a JWS in compact serialization")
+        keys = _key_set(_json_object(_decode(compact.split(".")[1]), "JWS payload")).keys
+    return _key_set(verify(compact, KEY_SET, keys))
+
+
+def _key_set(payload: dict[str, Any]) -> KeySet:
+    if set(payload) != {"format", "environment", "issued_at", "keys"} or payload["format"] != FORMAT:
+        raise EnvelopeError("the key set has another format")
+    if not isinstance(payload["keys"], list) or not 1 <= len(payload["keys"]) <= 16:
+        raise EnvelopeError("the key set does not have 1 to 16 keys")
+    return KeySet(
+        environment=check_name("environment", payload["environment"]),
+        issued_at=_time(payload["issued_at"]),
+        keys=tuple(load_signing_key(json.dumps(key)) for key in payload["keys"]),
+    )
+
+
+def _lines(envelope: str) -> tuple[str, str]:
+    if len(envelope) > MAX_ENVELOPE_BYTES:
+        raise EnvelopeError(f"it has {len(envelope)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed")
+    jws, _newline, jwe = envelope.partition("\n")
+    if not _COMPACT_JWS.fullmatch(jws) or not jwe.endswith("\n") or not _COMPACT_JWE.fullmatch(jwe[:-1]):
+        raise EnvelopeError("it is truncated or not an envelope")
+    return jws, jwe[:-1]
+
+
+def _statement(payload: dict[str, Any]) -> Statement:
+    known = set(Statement.__dataclass_fields__) | {"format"}
+    if payload.get("format") != FORMAT:
+        raise EnvelopeError(f"it has format {payload.get('format')!r}, this side knows {FORMAT}: upgrade the older one")
+    if set(payload) != known:
+        raise EnvelopeError("the statement has other members than expected")
+    digests = (payload["state_digest"], payload["jwe_sha256"])
+    if not all(isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests):
+        raise EnvelopeError("a digest of the statement is malformed")
+    if not isinstance(payload["options"], dict) or not isinstance(payload["secrets"], list):
+        raise EnvelopeError("the statement is malformed")
+    if not 1 <= len(payload["secrets"]) <= MAX_MOUNT_FILES:
+        raise EnvelopeError(f"the statement does not have 1 to {MAX_MOUNT_FILES} secrets")
+    secrets = tuple(_secret_ref(secret) for secret in payload["secrets"])
+    check_targets(secret.target for secret in secrets)
+    return Statement(
+        environment=check_name("environment", payload["environment"]),
+        host=check_name("host", payload["host"]),
+        mount=check_name("mount", payload["mount"]),
+        issued_at=_time(payload["issued_at"]),
+        expires_at=None if payload["expires_at"] is None else _time(payload["expires_at"]),
+        state_digest=digests[0],
+        options=Options.from_options(payload["options"]),
+        secrets=secrets,
+        jwe_sha256=digests[1],
+    )
+
+
+def _secret_ref(payload: object) -> SecretRef:
+    if not isinstance(payload, dict) or set(payload) != set(SecretRef.__dataclass_fields__):
+        raise EnvelopeError("a secret of the statement is malformed")
+    return SecretRef(
+        name=check_name("secret", payload["name"]),
+        version=_time(payload["version"]),
+        target=check_target(payload["target"]),
+        uid=check_id("uid", payload["uid"]),
+        gid=check_id("gid", payload["gid"]),
+        mode=check_mode(payload["mode"]),
+    )
+
+
+def _files(payload: dict[str, Any]) -> list[File]:
+    entries = payload.get("files")
+    if set(payload) != {"files"} or not isinstance(entries, list):
+        raise EnvelopeError("the files are malformed")
+    if len(entries) > MAX_MOUNT_FILES:
+        raise EnvelopeError(f"it has {len(entries)} files, at most {MAX_MOUNT_FILES} are allowed")
+    files = []
+    for entry in entries:
+        if not isinstance(entry, dict) or set(entry) != {"target", "uid", "gid", "mode", "data"}:
+            raise EnvelopeError("a file is malformed")
+        files.append(
+            File(
+                target=check_target(entry["target"]),
+                uid=check_id("uid", entry["uid"]),
+                gid=check_id("gid", entry["gid"]),
+                mode=check_mode(entry["mode"]),
+                data=_decode(entry["data"]),
+            )
+        )
+    if (
+        any(len(file.data) > MAX_SECRET_BYTES for file in files)
+        or sum(len(file.data) for file in files) > MAX_MOUNT_BYTES
+    ):
+        raise EnvelopeError(f"a file is larger than {MAX_SECRET_BYTES} bytes or all are larger than {MAX_MOUNT_BYTES}")
+    return files
+
+
+def _time(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_TIME:
+        raise EnvelopeError("a number of the statement is out of range")
+    return value
+
+
+def _decode(value: object) -> bytes:
+    try:
+        return bytes(base64url_decode(value))
+    except (ValueError, TypeError, AttributeError):
+        raise EnvelopeError("it is not base64url") from None
+
+
+def _json_object(text: str | bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise EnvelopeError(f"the {what} is not JSON") from None
+    if not isinstance(value, dict):
+        raise EnvelopeError(f"the {what} is not a JSON object")
+    return value
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

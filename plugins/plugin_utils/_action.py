@@ -1,0 +1,154 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one adapter between Ansible and the core: arguments in, plain types, one error boundary, nothing secret out."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.errors import UnsupportedError
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, open_backend
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, Store
+
+Result = dict[str, Any]
+
+
+class Action(ActionBase):
+    """A task of ours. Subclasses give ARGUMENT_SPEC and work()."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+    _supports_diff = True
+
+    ARGUMENT_SPEC: dict[str, Any] = {}
+    CONSTRAINTS: dict[str, Any] = {}
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Result:
+        """Validate, work, and turn every trouble into a message of our own."""
+        result: Result = super().run(tmp, task_vars)
+        self.task_vars: dict[str, Any] = task_vars or {}
+        try:
+            options = self._options()
+            result.update(self.work(options))
+        except HostsealError as error:
+            result.update(failed=True, msg=str(error))
+        except AnsibleError:
+            # Of a nested task or the connection: Ansible's words about its own work.
+            raise
+        except Exception as error:  # noqa: BLE001
+            # A library's text may quote a value: only the kind of error and the place are told.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+            result.update(
+                failed=True,
+                msg=f"unexpected {type(error).__name__} at {where}; details are withheld, they could hold a secret",
+            )
+        if self._loops_over_secrets():
+            # Ansible adds the loop's item to the result, and prints it; our own message is safe to print.
+            result["_ansible_no_log"] = True
+            if result.get("failed"):
+                Display().error(f"{self._task.action}: {result['msg']}")
+        return result
+
+    def work(self, options: dict[str, Any]) -> Result:
+        """What the task does with its checked options: the result's additions."""
+        raise NotImplementedError
+
+    def _loops_over_secrets(self) -> bool:
+        return self._task.loop is not None and bool(_secret_values(self._task.args, self.ARGUMENT_SPEC))
+
+    @property
+    def check(self) -> bool:
+        """Whether this is check mode."""
+        return bool(self._task.check_mode)
+
+    def host_name(self, given: str | None) -> str:
+        """The host that a task is about: the given name, else the delegated host's, else the inventory's."""
+        name = given or self._task.delegate_to or self.task_vars.get("inventory_hostname")
+        return check_name("host", plain(name))
+
+    def open_store(self, options: Mapping[str, Any], create: bool = False) -> Store:
+        """The store of the options. Only with CREATE, and never in check mode, one is made where there is none."""
+        store = Store(options.get("store"), create and not self.check)
+        if not store.exists and not (create or self.check):
+            raise HostsealError(
+                f"store {store.label} does not exist: declare an environment first with hostseal.secrets.environment,"
+                " or check the option store and HOSTSEAL_STORE"
+            )
+        return store
+
+    def open_backend(self, environment: Environment, options: Mapping[str, Any]) -> Backend:
+        """The backend of an environment."""
+        return open_backend(environment.backend, environment.key_name, options.get("key_path"))
+
+    def run_on_host(self, module: str, arguments: dict[str, Any]) -> Result:
+        """Run a module on the host; HostsealError with its own words when it fails."""
+        result: Result = self._execute_module(module_name=module, module_args=arguments, task_vars=self.task_vars)
+        if result.get("failed") or result.get("unreachable"):
+            raise HostsealError(
+                str(result.get("msg") or result.get("module_stderr") or "the module failed without a message")
+            )
+        return result
+
+    def _options(self) -> dict[str, Any]:
+        arguments = {key: plain(value) for key, value in self._task.args.items()}
+        hidden = _secret_values(arguments, self.ARGUMENT_SPEC)
+        odd = next((value for value in hidden if not isinstance(value, str)), None)
+        if odd is not None:
+            raise HostsealError(
+                f"a secret's value is a {type(odd).__name__}, not a string: quote it, YAML may have changed it already"
+            )
+        outcome = ArgumentSpecValidator(self.ARGUMENT_SPEC, **self.CONSTRAINTS).validate(arguments)
+        if outcome.error_messages:
+            message = outcome.errors.msg
+            if isinstance(outcome.errors[0], UnsupportedError):
+                message = f"unsupported option: {message}"
+            if any(value and value in message for value in hidden):
+                message = "an option is not valid; the message would show a secret's value and is withheld"
+            raise HostsealError(message)
+        return dict(outcome.validated_parameters)
+
+
+def _secret_values(arguments: Any, spec: Mapping[str, Any]) -> list[Any]:
+    """What was given to options that are marked no_log, at any depth."""
+    if isinstance(arguments, (list, tuple)):
+        return [value for item in arguments for value in _secret_values(item, spec)]
+    if not isinstance(arguments, Mapping):
+        return []
+    found = []
+    for name, option in spec.items():
+        given = arguments.get(name)
+        if given is not None and option.get("no_log"):
+            found.append(given)
+        elif "options" in option:
+            found += _secret_values(given, option["options"])
+    return found
+
+
+def plain(value: Any) -> Any:
+    """VALUE in built-in types: Ansible passes tagged subclasses, and vaulted text that is decrypted on use."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return bytes(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    return "".join(str(value))
