@@ -63,19 +63,17 @@ class ActionModule(Action):
             # What the host never confirmed goes with the first call already.
             fresh = self._envelopes(store, [plan for plan in plans if not plan.is_delivered], {}, anew=False)
             _enclose(request, fresh)
-        arguments = {"_request": request}
-        answer = self.run_on_host("hostseal.secrets.mount", arguments)
+        answer = self.run_on_host("hostseal.secrets.mount", {"_request": request})
         again = {entry["volume"] for entry in answer["results"] if entry["action"] in ("wanted", "refused")}
         if again and not self.check:
-            # Confirmed once but lost since, or refused: what the store holds may be old or edited, so it is sealed anew.
+            # Confirmed once but lost since, or refused: what the store holds may be old or edited, so seal anew.
             floors = {(host, volume): issued_at for volume, issued_at in answer["marks"].items()}
             anew = [plan for plan in plans if plan.mount.volume in again]
             request = self._request(host, anew, [])
             _enclose(request, self._envelopes(store, anew, floors, anew=True))
             second = self.run_on_host("hostseal.secrets.mount", {"_request": {**request, "purge": None}})
-            answer["results"] = [entry for entry in answer["results"] if entry["volume"] not in again] + second[
-                "results"
-            ]
+            settled = [entry for entry in answer["results"] if entry["volume"] not in again]
+            answer["results"] = settled + second["results"]
         return answer
 
     def _request(self, host: str, plans: Sequence[Plan], remove: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -203,8 +201,8 @@ def _raise_trouble(host: str, answer: dict[str, Any]) -> None:
     if answer["shadowed"]:
         volumes = ", ".join(repr(volume) for volume in answer["shadowed"])
         raise HostsealError(
-            f"host {host!r} has a local Docker volume that bears the name of a mount: {volumes}. Containers would get it,"
-            " empty, in the place of the secrets: remove it with 'docker volume rm', and name the driver at launch"
+            f"host {host!r} has a local Docker volume that bears the name of a mount: {volumes}. Containers would get"
+            " it, empty, in the place of the secrets: remove it with 'docker volume rm', and name the driver at launch"
         )
 
 

@@ -44,7 +44,7 @@ change_mode:
   type: str
   choices: [noop, signal, restart]
 change_signal:
-  description: The signal for O(change_mode=signal). V(SIGHUP) by default.
+  description: The signal that V(signal) sends. V(SIGHUP) by default.
   type: str
 splay:
   description: Wait for a random time up to this long before acting, for example V(30s) or V(5m).

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from jwcrypto.common import JWException, base64url_decode, base64url_encode
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
@@ -42,12 +43,13 @@ from ._model import (
     check_target,
     check_targets,
     mode_text,
+    shorten,
     volume_name,
 )
 
 FORMAT = 1
-# Base64 twice (JSON inside the JWE, then the JWE itself) over the largest mount, and its statement.
-MAX_ENVELOPE_BYTES = MAX_MOUNT_BYTES * 16 // 9 + (1 << 20)
+# Base64 twice (JSON inside the JWE, then the JWE itself) over the largest mount, and 256 of the longest targets in both lines.
+MAX_ENVELOPE_BYTES = MAX_MOUNT_BYTES * 16 // 9 + (4 << 20)
 
 STATEMENT = "hostseal-statement+json"
 HOST_RECORD = "hostseal-host+json"
@@ -158,12 +160,18 @@ def _load_key(text: str | bytes, curve: str, private: bool) -> JWK:
     if set(members) - {"kid"} != wanted or members["kty"] != "OKP" or members["crv"] != curve:
         raise EnvelopeError(f"the key is not {'a private' if private else 'a public'} {curve} JWK")
     try:
-        if any(len(base64url_decode(members[part])) != 32 for part in wanted - {"kty", "crv"}):
-            raise ValueError
+        for part in wanted - {"kty", "crv"}:
+            raw = base64url_decode(members[part])
+            # One spelling only: another one would have another thumbprint.
+            if len(raw) != 32 or base64url_encode(raw) != members[part]:
+                raise ValueError
         key = JWK(**{part: members[part] for part in wanted})
         thumbprint = key.thumbprint()
         # jwcrypto reads the key material late: make it do so here.
-        key.get_op_key("unwrapKey" if private else "verify" if curve == "Ed25519" else "wrapKey")
+        material = key.get_op_key("unwrapKey" if private else "verify" if curve == "Ed25519" else "wrapKey")
+        if curve == "X25519" and not private:
+            # RFC 7748 section 6.1: a point of low order gives everybody the same secret. The exchange refuses it.
+            X25519PrivateKey.generate().exchange(material)
     except (JWException, ValueError, TypeError):
         raise EnvelopeError(f"the {curve} JWK is malformed") from None
     if members.get("kid", thumbprint) != thumbprint:
@@ -390,7 +398,7 @@ def _lines(envelope: str) -> tuple[str, str]:
 def _statement(payload: dict[str, Any]) -> Statement:
     known = set(Statement.__dataclass_fields__) | {"format"}
     if payload.get("format") != FORMAT:
-        raise EnvelopeError(f"it has format {payload.get('format')!r}, this side knows {FORMAT}: upgrade the older one")
+        raise EnvelopeError(f"it has format {shorten(payload.get('format'))}, this side knows {FORMAT}: upgrade the older one")
     if set(payload) != known:
         raise EnvelopeError("the statement has other members than expected")
     digests = (payload["state_digest"], payload["jwe_sha256"])

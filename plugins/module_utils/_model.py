@@ -33,6 +33,8 @@ _NAMES = {
     "host": (re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*"), 253, "letters, digits and '_.:@-'"),
     "owner": (re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*"), 128, "letters, digits, '_', '.' and '-'"),
 }
+# A hundred years: times in milliseconds stay far below what JSON numbers and databases hold.
+MAX_DURATION = 36525 * 86400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -153,7 +155,10 @@ def check_duration(kind: str, value: object) -> int:
     found = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", str(value).strip())
     if not found:
         raise HostsealError(f"{kind} {shorten(value)} is not a duration like 30s, 10m, 12h or 90d")
-    return int(found[1]) * _UNITS[found[2] or "s"]
+    seconds = int(found[1]) * _UNITS[found[2] or "s"]
+    if seconds > MAX_DURATION:
+        raise HostsealError(f"{kind} {shorten(value)} is more than a hundred years")
+    return seconds
 
 
 def check_signal(value: object) -> str:

@@ -135,7 +135,7 @@ def _seal_environment(
 ) -> dict[tuple[str, str], StoredEnvelope]:
     environment = plans[0].environment
     keys = trusted_keys(environment, backend)
-    host_keys = {plan.host: _host_key(plan, keys) for plan in plans}
+    host_keys = {host: _host_key(plan, keys) for host, plan in {plan.host: plan for plan in plans}.items()}
     values = _decrypt(backend, plans)
     with store.transaction() as transaction:
         issue_times = transaction.issue_times(

@@ -1,0 +1,57 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+BIN := build/venv/bin
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/sym:$(CURDIR)/build/collections
+export ANSIBLE_HOME := $(CURDIR)/build/ansible
+# ansible and its tools are called by name, and by each other.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
+ARGS ?=
+
+.PHONY: help setup unit integration test lint format sanity bench quickstart quickstart-clean engine-stop clean
+
+help: ## Show this help
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | column -t -s '|'
+
+setup: ## Install what is missing: packages, build/venv, build/collections
+	@tests/rig/setup.sh
+
+unit: setup ## Unit tests, without Docker
+	python -m pytest tests/unit $(ARGS)
+
+integration: setup ## Integration tests on throwaway hosts
+	python -m pytest tests/integration $(ARGS)
+
+test: setup ## Unit and integration tests
+	python -m pytest tests/unit tests/integration $(ARGS)
+
+lint: setup ## Everything that reads the code: style, types, documentation, ansible-test sanity
+	tests/rig/lint.sh
+
+format: setup ## Bring Python files into shape
+	ruff check --select I --fix .
+	ruff format .
+
+sanity: setup ## ansible-test sanity alone
+	tests/rig/sanity.sh $(ARGS)
+
+bench: setup ## Measure against the targets
+	python -m pytest tests/benchmarks -s $(ARGS)
+
+quickstart: setup ## The whole way on a throwaway host, with a real database server
+	quickstart/run
+
+quickstart-clean: ## Remove the quickstart's host, and the engine when the rig started it and nothing else uses it
+	if [ -x $(BIN)/python ]; then python -m tests.rig down quickstart && python -m tests.rig engine-stop --if-idle; fi
+	rm -rf build/quickstart
+
+engine-stop: ## Remove all throwaway hosts of this checkout and end the engine that the rig started
+	if [ -x $(BIN)/python ]; then python -m tests.rig engine-stop; fi
+
+clean: engine-stop ## Remove everything that was built here
+	rm -rf build

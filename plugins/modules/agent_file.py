@@ -1,0 +1,161 @@
+#!/usr/bin/python
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: agent_file
+short_description: Install the files of the agent
+version_added: 0.1.0
+description:
+  - Puts the agent, built from the collection's own sources into one deterministic file, and the small text files around it on the host, or removes them.
+  - All of them go in one call of the module. Used by the role P(hostseal.secrets.host_agent#role).
+author:
+  - hostseal contributors (@hostseal)
+options:
+  agent:
+    description: Where the agent's file goes.
+    type: path
+    required: true
+  files:
+    description: Text files that belong to it.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      dest:
+        description: Absolute path of the file. Its directory is made when it is missing.
+        type: path
+        required: true
+      content:
+        description: Its text.
+        type: str
+        default: ""
+  state:
+    description: Whether the files should be there.
+    type: str
+    choices: [present, absent]
+    default: present
+extends_documentation_fragment:
+  - hostseal.secrets.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  action:
+    support: full
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Install the agent and its unit
+  hostseal.secrets.agent_file:
+    agent: /usr/local/lib/hostseal/hostseald.pyz
+    files:
+      - dest: /etc/systemd/system/hostseald.service
+        content: "{{ lookup('ansible.builtin.template', 'hostseald.service.j2') }}"
+"""
+
+RETURN = r"""
+files:
+  description: Paths of the files that were changed.
+  returned: success
+  type: list
+  elements: str
+  sample: [/usr/local/lib/hostseal/hostseald.pyz]
+"""
+
+import base64
+import hashlib
+import os
+import stat
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+
+ARGUMENT_SPEC = {
+    "agent": {"type": "path", "required": True},
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"dest": {"type": "path", "required": True}, "content": {"type": "str", "default": ""}},
+    },
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+MODE = 0o644
+
+
+def read(path):
+    """The content of a regular file with the right mode and owner; None when there is none such."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            details = os.fstat(file.fileno())
+            good = stat.S_ISREG(details.st_mode) and stat.S_IMODE(details.st_mode) == MODE and details.st_uid == os.geteuid()
+            return file.read() if good else None
+    except OSError:
+        return None
+
+
+def replace(module, path, content):
+    """Put CONTENT to PATH, durably and at once."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=module.tmpdir)
+    with open(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), MODE)
+    module.atomic_move(temporary, path)
+    module.set_mode_if_different(path, MODE, False)
+
+
+def shown(content):
+    """What a diff shows of a file: its text, of the agent's file the digest."""
+    if content is None:
+        return ""
+    if b"\0" in content:
+        return f"sha256 {hashlib.sha256(content).hexdigest()}\n"
+    return content.decode(errors="replace")
+
+
+def main():
+    module = AnsibleModule(argument_spec={**ARGUMENT_SPEC, "_agent": {"type": "str"}}, supports_check_mode=True)
+    if not module.params["_agent"]:
+        module.fail_json(msg="this module is run by its action plugin of the same name")
+    contents = {entry["dest"]: entry["content"].encode() for entry in module.params["files"]}
+    contents[module.params["agent"]] = base64.b64decode(module.params["_agent"])
+    present = module.params["state"] == "present"
+    changed = []
+    diff = []
+    try:
+        for path, content in contents.items():
+            before = read(path)
+            if (before == content) if present else not os.path.lexists(path):
+                continue
+            changed.append(path)
+            diff.append(
+                {
+                    "before_header": path,
+                    "after_header": path,
+                    "before": shown(before),
+                    "after": shown(content) if present else "",
+                }
+            )
+            if module.check_mode:
+                continue
+            if present:
+                replace(module, path, content)
+            else:
+                os.unlink(path)
+    except OSError as error:
+        module.fail_json(msg=f"{error.strerror}: {error.filename}", files=changed)
+    module.exit_json(changed=bool(changed), files=changed, diff=diff)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+#!/usr/bin/python
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: agent_info
+short_description: Tell what the agent of a host has
+version_added: 0.1.0
+description:
+  - Tells the health of a host's agent, its mounts with names and versions, and which containers use them. Never a value.
+  - What needs somebody's attention is in RV(problems).
+author:
+  - hostseal contributors (@hostseal)
+extends_documentation_fragment:
+  - hostseal.secrets.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  action:
+    support: none
+  idempotent:
+    support: full
+seealso:
+  - module: hostseal.secrets.mount
+"""
+
+EXAMPLES = r"""
+- name: Ask the agent
+  hostseal.secrets.agent_info:
+  register: info
+
+- name: Fail when something is wrong
+  ansible.builtin.assert:
+    that: not info.problems
+    fail_msg: "{{ info.problems | join('; ') }}"
+"""
+
+RETURN = r"""
+agent:
+  description: The agent itself.
+  returned: success
+  type: dict
+  contains:
+    installed:
+      description: Whether there is an agent. All else is missing when not.
+      type: bool
+      sample: true
+    version:
+      description: Its version.
+      type: str
+      sample: 0.1.0
+    host:
+      description: The name under which the host is enrolled.
+      type: str
+      sample: db1
+    kid:
+      description: RFC 7638 thumbprint of the host's key.
+      type: str
+      sample: tqD0CbZwNNfkhXDA5LFNo6MdgGdzc2ANKq8NHcUkGmI
+    tmpfs:
+      description: The memory file system with V(ok), V(noswap), V(size) and V(free) in bytes, and V(reason).
+      type: dict
+      sample: {"ok": true, "noswap": true, "size": 67108864, "free": 67104768, "reason": null}
+environments:
+  description: The pinned environments, each with V(kids), the thumbprints of its verification keys, and V(issued_at).
+  returned: when the agent is installed
+  type: dict
+  sample: {"prod": {"kids": ["q2b8vAq5Vr1sZKcQkA3QhWxCE2VfnVxXYQd7gTzSP0w"], "issued_at": 1767225600000}}
+mounts:
+  description: The mounts that this host has. Times are in milliseconds since 1970.
+  returned: when the agent is installed
+  type: list
+  elements: dict
+  contains:
+    volume:
+      description: The Docker volume.
+      type: str
+      sample: prod.db
+    environment:
+      description: The environment.
+      type: str
+      sample: prod
+    mount:
+      description: The mount's name.
+      type: str
+      sample: db
+    issued_at:
+      description: When it was sealed.
+      type: int
+      sample: 1767225600000
+    expires_at:
+      description: When it expires. V(none) for never.
+      type: int
+    state_digest:
+      description: Names what is delivered. Equal digests mean an equal state.
+      type: str
+      sample: 9f2d4c5e0b1a
+    owner:
+      description: The mount's owner label.
+      type: str
+      sample: default
+    valid:
+      description: Whether a container can be started with it now.
+      type: bool
+      sample: true
+    reason:
+      description: Why not.
+      type: str
+    secrets:
+      description: Its secrets with V(name), V(version), V(target), V(uid), V(gid) and V(mode).
+      type: list
+      elements: dict
+      sample: [{"name": "db_password", "version": 3, "target": "db_password", "uid": 999, "gid": 0, "mode": "0400"}]
+    live:
+      description: Whether its files are in memory.
+      type: bool
+      sample: true
+    users:
+      description: How often Docker has mounted it and not unmounted.
+      type: int
+      sample: 1
+    pending:
+      description: What is still to be done after a change, with V(mode), V(issued_at), V(in) seconds and V(tries).
+      type: list
+      elements: dict
+      sample: []
+    last_change:
+      description: The last signal or restart, with V(mode), V(issued_at), V(at), V(containers) and V(reason) when it failed.
+      type: dict
+    containers:
+      description: The containers that use it.
+      type: list
+      elements: str
+      sample: [db]
+problems:
+  description: What somebody should look at, in words.
+  returned: success
+  type: list
+  elements: str
+  sample: ["a local Docker volume bears the name of mount 'prod.db': remove it with 'docker volume rm prod.db'"]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client import AgentClient, AgentError, AgentMissing
+
+
+def problems_of(status):
+    """What of a status needs attention."""
+    problems = []
+    if not status["tmpfs"]["ok"]:
+        problems.append(f"no container can be started with secrets: {status['tmpfs']['reason']}")
+    elif not status["tmpfs"]["noswap"]:
+        problems.append("the kernel has no tmpfs option noswap (it came with Linux 6.4): secrets in use may be swapped out")
+    for mount in status["mounts"]:
+        if not mount["valid"]:
+            problems.append(f"mount {mount['volume']!r} can't be used: {mount['reason']}")
+        if mount["last_change"] and mount["last_change"]["reason"]:
+            problems.append(f"{mount['last_change']['mode']} after a change of {mount['volume']!r}: {mount['last_change']['reason']}")
+    docker = status["docker"]
+    if not docker["ok"]:
+        problems.append(f"which containers use the mounts is not known: {docker['reason']}")
+    for volume in docker["shadowed"]:
+        problems.append(
+            f"a Docker volume of another driver bears the name of mount {volume!r}, and containers get it in the place of the secrets:"
+            f" remove it with 'docker volume rm {volume}', and name the driver when you launch"
+        )
+    return problems
+
+
+def gather(client):
+    """The module's result from the agent's status."""
+    try:
+        status = client.status(docker=True)
+    except AgentMissing:
+        return {"agent": {"installed": False}, "problems": []}
+    users = status["docker"]["users"]
+    return {
+        "agent": {"installed": True, **{name: status[name] for name in ("version", "host", "kid", "tmpfs")}},
+        "environments": status["environments"],
+        "mounts": [{**mount, "containers": users.get(mount["volume"], [])} for mount in status["mounts"]],
+        "problems": problems_of(status),
+    }
+
+
+def main():
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    try:
+        module.exit_json(changed=False, **gather(AgentClient()))
+    except AgentError as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

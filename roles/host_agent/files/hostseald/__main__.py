@@ -1,0 +1,117 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""hostseald.pyz agent | docker-helper: started by systemd with the sockets."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from . import _systemd
+from ._http import Server, Service
+from ._model import HostsealError
+from ._paths import Paths
+
+USAGE = "usage: hostseald.pyz agent|docker-helper [--root DIRECTORY] [--quiet SECONDS] [--gap SECONDS] [--idle SECONDS]"
+STUCK_SECONDS = 180.0
+_PR_SET_DUMPABLE = 4
+
+
+def run_agent(paths: Paths, options: dict[str, float]) -> None:
+    """Serve Docker and the control socket until SIGTERM."""
+    # Imported here: the Docker helper has no business with keys and cryptography.
+    from . import _control_api, _plugin_api
+    from ._agent import Agent
+    from ._audit import Audit
+    from ._host import load_host
+
+    # No core dump and no ptrace by the own user; root is not kept out by this.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    sockets = _sockets("hostseal.sock", "agent.sock")
+    host = load_host(os.environ.get("CREDENTIALS_DIRECTORY", ""))
+    audit = Audit(paths.audit, host.name)
+    agent = Agent(paths, host, audit, options["quiet"], options["gap"])
+    agent.start()
+    plugin = _plugin_api.PluginApi(agent)
+    control = _control_api.ControlApi(agent)
+    server = Server(
+        [
+            Service(sockets["hostseal.sock"], plugin.handle, _plugin_api.MAX_BODY_BYTES, most=128),
+            Service(sockets["agent.sock"], control.handle, _control_api.MAX_BODY_BYTES, most=16),
+        ]
+    )
+
+    def alive() -> None:
+        if server.longest_running() < STUCK_SECONDS:
+            _systemd.notify("WATCHDOG=1")
+
+    _serve(server, alive, _systemd.watchdog_interval())
+    audit.close(2.0)
+
+
+def run_docker_helper(paths: Paths, options: dict[str, float]) -> None:
+    """Serve the agent until SIGTERM, or until nothing has come for a while: the socket starts it again."""
+    from ._docker_helper import DockerHelper
+
+    sockets = _sockets("docker.sock")
+    server = Server([Service(sockets["docker.sock"], DockerHelper(paths.docker).handle, 1 << 20, most=16)])
+
+    def idle() -> None:
+        if not server.busy() and time.monotonic() - server.last_request > options["idle"]:
+            server.stop()
+
+    _serve(server, idle, options["idle"] / 4)
+
+
+def _serve(server: Server, tick: Callable[[], None], interval: float | None) -> None:
+    signal.signal(signal.SIGTERM, lambda _number, _frame: server.stop())
+    _systemd.notify("READY=1")
+    server.run(tick, interval)
+    _systemd.notify("STOPPING=1")
+    server.finish(10.0)
+
+
+def _sockets(*names: str) -> dict[str, socket.socket]:
+    sockets = _systemd.listening_sockets()
+    missing = [name for name in names if name not in sockets]
+    if missing:
+        raise HostsealError(f"systemd passed no socket {missing[0]}: start the socket unit, not the program")
+    return sockets
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the two programs; the exit status."""
+    commands = {"agent": run_agent, "docker-helper": run_docker_helper}
+    command = commands.get(arguments[0]) if arguments else None
+    root = "/"
+    options = {"quiet": 600.0, "gap": 60.0, "idle": 60.0}
+    rest = arguments[1:]
+    while command and len(rest) >= 2:
+        name, value, *rest = rest
+        if name == "--root":
+            root = value
+        elif name.startswith("--") and name[2:] in options:
+            options[name[2:]] = float(value)
+        else:
+            command = None
+    if command is None or rest:
+        sys.stderr.write(f"{USAGE}\n")
+        return 2
+    os.umask(0o077)
+    try:
+        command(Paths(root), options)
+    except HostsealError as error:
+        sys.stderr.write(f"hostseald: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,487 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the agent does: takes envelopes, shows their files to containers, and takes them away again.
+
+Two locks per volume. ``deliver`` is held during a whole delivery or removal, disk writes included; ``mount`` only
+while the tmpfs and the counts change, so a Docker Mount never waits for a disk. Neither is held while Docker is asked.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import VERSION
+from ._audit import Audit, describe
+from ._changes import Changes
+from ._docker_client import ENDED, DockerClient
+from ._envelope import File, Statement, decrypt, read_key_set, read_statement, unverified_statement
+from ._host import Host
+from ._model import HostsealError, mode_text, split_volume
+from ._paths import Paths
+from ._reconcile import Reconciler, looks_like_docker
+from ._state import Pin, State
+from ._users import Users
+from ._volumes import Volumes
+
+
+class RefusedError(HostsealError):
+    """A request is refused, nothing is changed, and the message says why."""
+
+
+class UnknownMountError(RefusedError):
+    """This host has no such mount."""
+
+
+@dataclass
+class Held:
+    """What is remembered of an envelope on disk. REASON (None: it is good) was found under the pin EXAMINED."""
+
+    statement: Statement | None
+    examined: Pin | None = None
+    reason: str | None = None
+
+
+@dataclass
+class _Locks:
+    deliver: threading.Lock = field(default_factory=threading.Lock)
+    mount: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Agent:
+    """All of it; the two APIs are translations of its methods. OSError means that a disk or the tmpfs failed."""
+
+    def __init__(self, paths: Paths, host: Host, audit: Audit, quiet: float, gap: float) -> None:
+        self.host = host
+        self._audit = audit
+        self._state = State(paths.state)
+        self._users = Users(paths.users)
+        self._volumes = Volumes(paths.volumes, paths.published)
+        self._docker = DockerClient(paths.docker_helper)
+        self._changes = Changes(paths.changes, self._docker, audit)
+        self._reconciler = Reconciler(self._users, self._docker, self._drop_leaked, quiet, gap)
+        self._held: dict[str, Held] = {}
+        self._locks: dict[str, _Locks] = {}
+        self._locks_guard = threading.Lock()
+        self._pin_lock = threading.Lock()
+
+    # -- start ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Finish what a crash cut off, then begin the background work."""
+        self._audit.write("start", {"version": VERSION, "kid": self.host.kid, "mounts": len(self._state.volumes())})
+        try:
+            self._volumes.check()
+            for volume in sorted({*self._volumes.names(), *self._users.volumes()}):
+                self._mend(volume)
+        except (HostsealError, OSError) as error:
+            self._audit.write("refusal", {"what": "start", "reason": _text(error)})
+        self._changes.start()
+        self._reconciler.start()
+
+    def _mend(self, volume: str) -> None:
+        if not self._users.total(volume):
+            self._volumes.wipe(volume, held=False)
+            self._audit.write("wipe", {"volume": volume, "why": "it has no users"})
+            return
+        if volume in self._volumes.names():
+            self._volumes.settle(volume)
+        held = self._find(volume)
+        if held is None or held.statement is None or self._volumes.current(volume) == held.statement.issued_at:
+            return
+        try:
+            statement, files = self._open(volume, held)
+            self._volumes.prepare(volume, statement.issued_at, files)
+            self._changes.schedule(volume, statement.options, statement.issued_at)
+            self._volumes.publish(volume, statement.issued_at)
+        except (HostsealError, OSError) as error:
+            self._audit.write("refusal", {"what": "refresh", "volume": volume, "reason": _text(error)})
+
+    # -- Docker's side ----------------------------------------------------------------------------------------------
+
+    def mount(self, volume: str, user: str) -> str:
+        """Show VOLUME's files for one more use by USER, Docker's mount ID. The directory to bind."""
+        try:
+            self._known(volume)  # before a lock is made for just any name
+            with self._lock(volume).mount:
+                held = self._known(volume)
+                before = self._users.ids(volume).get(user, 0)
+                self._users.add(volume, user)
+                try:
+                    issued_at = self._show(volume, held)
+                except Exception:
+                    self._users.drop(volume, user)
+                    if not self._users.total(volume):
+                        self._volumes.wipe(volume, held=False)
+                    raise
+        except (HostsealError, OSError) as error:
+            self._audit.write("refusal", {"what": "mount", "volume": volume, "id": user, "reason": _text(error)})
+            if isinstance(error, UnknownMountError):
+                raise
+            raise RefusedError(
+                f'hostseal: mount "{volume}" on host "{self.host.name}" is refused: {_text(error)}'
+            ) from None
+        self._reconciler.wake()
+        details = describe(held.statement) if held.statement else {"volume": volume}
+        self._audit.write("mount", {**details, "issued_at": issued_at, "id": user, "count": before + 1})
+        return self._volumes.path(volume)
+
+    def _show(self, volume: str, held: Held) -> int:
+        """Make sure that the files of the held envelope are there; their issue time."""
+        if held.statement is not None and self._volumes.current(volume) == held.statement.issued_at:
+            self._volumes.check()
+            self._examine(volume, held)
+            reason = self._why_not(held)
+            if reason is not None:
+                raise RefusedError(reason)
+            return held.statement.issued_at
+        statement, files = self._open(volume, held)
+        self._volumes.prepare(volume, statement.issued_at, files)
+        self._volumes.publish(volume, statement.issued_at)
+        return statement.issued_at
+
+    def unmount(self, volume: str, user: str) -> None:
+        """One use less; the last one wipes the files. Unknown users are fine: Docker only wants to be rid of it."""
+        split_volume(volume)
+        with self._lock(volume).mount:
+            known = self._users.drop(volume, user)
+            left = self._users.total(volume)
+            if not left:
+                self._volumes.wipe(volume, held=False)
+        self._audit.write("unmount", {"volume": volume, "id": user, "known": known, "users": left})
+        if known and not left:
+            self._audit.write("wipe", {"volume": volume, "why": "its last user has gone"})
+
+    def statement(self, volume: str) -> Statement | None:
+        """What the host has of VOLUME, None when its envelope is damaged; Unknown when it has none."""
+        return self._known(volume).statement
+
+    def path(self, volume: str) -> str:
+        """Where Docker finds VOLUME; Unknown when the host has none."""
+        self._known(volume)
+        return self.published(volume)
+
+    def published(self, volume: str) -> str:
+        """Where Docker would find VOLUME."""
+        return self._volumes.path(volume)
+
+    def volumes(self) -> list[str]:
+        """The names of all mounts."""
+        return self._state.volumes()
+
+    def _known(self, volume: str) -> Held:
+        held = self._find(volume)
+        if held is None:
+            raise UnknownMountError(
+                f'hostseal: host "{self.host.name}" has no mount "{volume}": deliver it with hostseal.secrets.mount'
+            )
+        return held
+
+    def _drop_leaked(self, volume: str, changed_at: float) -> None:
+        """Called by the reconciler: nobody uses VOLUME, provided that it has not changed since CHANGED_AT."""
+        with self._lock(volume).mount:
+            if self._users.changed_at(volume) != changed_at:
+                return
+            leaked = [user for user in self._users.ids(volume) if looks_like_docker(user)]
+            self._users.forget(volume, leaked)
+            left = self._users.total(volume)
+            if not left:
+                self._volumes.wipe(volume, held=False)
+        self._audit.write("reconcile", {"volume": volume, "ids": leaked, "users": left})
+        if not left:
+            self._audit.write("wipe", {"volume": volume, "why": "Docker knows no container that uses it"})
+
+    # -- the control side -------------------------------------------------------------------------------------------
+
+    def pin(self, environment: str, text: str, replace_key: bool) -> dict[str, Any]:
+        """Pin the keys of a key set. Only a pinned key vouches for other ones, unless REPLACE_KEY."""
+        with self._pin_lock:
+            pin = self._state.pin(environment)
+            try:
+                key_set = read_key_set(text, None if pin is None or replace_key else pin.keys)
+                if key_set.environment != environment:
+                    raise RefusedError(f"the key set is for environment {key_set.environment!r}")
+                if pin is not None and not replace_key and text != pin.key_set and key_set.issued_at <= pin.issued_at:
+                    raise RefusedError(f"a key set of the same age or a newer one ({pin.issued_at}) is pinned already")
+            except HostsealError as error:
+                reason = f"the keys of environment {environment!r} are not changed on host {self.host.name!r}: {error}"
+                self._audit.write("refusal", {"what": "pin", "environment": environment, "reason": reason})
+                raise RefusedError(reason) from None
+            old = pin.kids if pin else []
+            if pin is None or text != pin.key_set:
+                self._state.set_pin(key_set, text)
+            kids = sorted(key.thumbprint() for key in key_set.keys)
+        if kids != old:
+            replaced = replace_key and pin is not None
+            self._audit.write("pin", {"environment": environment, "kids": kids, "before": old, "replaced": replaced})
+        return {"changed": kids != old, "kids": kids}
+
+    def deliver(self, volume: str, envelope: str) -> dict[str, Any]:
+        """Take an envelope. With the receipt it is verified, on disk, and its bytes are seen by running containers."""
+        with self._lock(volume).deliver:
+            try:
+                return self._deliver(volume, envelope)
+            except (HostsealError, OSError) as error:
+                reason = f"envelope for {volume!r} is refused by host {self.host.name!r}: {_text(error)}"
+                self._audit.write("refusal", {"what": "deliver", "volume": volume, "reason": reason})
+                raise RefusedError(reason) from None
+
+    def _deliver(self, volume: str, envelope: str) -> dict[str, Any]:
+        environment, _mount = split_volume(volume)
+        pin = self._pin_of(environment)
+        statement = read_statement(envelope, pin.keys)
+        if statement.volume != volume:
+            raise RefusedError(f"it is for mount {statement.volume!r}")
+        if statement.host != self.host.name:
+            raise RefusedError(f"it is for host {statement.host!r}")
+        before = self._find(volume)
+        again = (
+            before is not None
+            and before.statement is not None
+            and before.statement.issued_at == statement.issued_at
+            and self._state.envelope(volume) == envelope
+        )
+        mark = self._mark(volume, before)
+        if statement.issued_at <= mark and not again:
+            raise RefusedError(
+                f"its time of issue {statement.issued_at} is not after {mark}, the newest accepted so far"
+            )
+        _refuse_expired(statement)
+        files = decrypt(envelope, statement, self.host.key)
+        digest = statement.state_digest
+        held = Held(statement, examined=pin)
+
+        locks = self._lock(volume)
+        with locks.mount:  # first, so that a full tmpfs refuses the envelope
+            if self._users.total(volume):
+                self._volumes.prepare(volume, statement.issued_at, files)
+        try:
+            if not again:
+                self._state.put(volume, envelope)
+        except OSError:
+            with locks.mount:
+                self._volumes.discard(volume, statement.issued_at)
+            raise
+        with locks.mount:
+            self._held[volume] = held
+            users = self._users.total(volume)
+            if users and self._volumes.current(volume) != statement.issued_at:
+                self._volumes.prepare(volume, statement.issued_at, files)
+                if before is None or before.statement is None or before.statement.state_digest != digest:
+                    self._changes.schedule(volume, statement.options, statement.issued_at)
+                self._volumes.publish(volume, statement.issued_at)
+        if not again:
+            self._audit.write("deliver", {**describe(statement), "users": users})
+        return {
+            "volume": volume,
+            "environment": statement.environment,
+            "mount": statement.mount,
+            "host": statement.host,
+            "issued_at": statement.issued_at,
+            "state_digest": digest,
+            "live": users > 0,
+            "users": users,
+            "changed": not again,
+            "accepted_at": _milliseconds(),
+            "secrets": [{"name": ref.name, "version": ref.version} for ref in statement.secrets],
+        }
+
+    def remove(self, volume: str) -> dict[str, Any]:
+        """Take a mount away: its envelope at once, its files too unless it says ``on_remove: keep``. The mark stays."""
+        locks = self._lock(volume)
+        with locks.deliver:
+            held = self._find(volume)
+            if held is None:
+                return {"changed": False}
+            self._state.save_mark(volume, self._mark(volume, held))
+            keep = held.statement is not None and held.statement.options.on_remove == "keep"
+            with locks.mount:
+                self._state.remove(volume)
+                self._held.pop(volume, None)
+                self._changes.forget(volume)
+                users = self._users.total(volume)
+                if not (keep and users):
+                    self._volumes.wipe(volume, held=users > 0)
+            self._state.sync()
+        self._audit.write("remove", {"volume": volume, "users": users, "kept": bool(keep and users)})
+        return {"changed": True}
+
+    def wipe_all(self) -> dict[str, Any]:
+        """Forget everything: files, envelopes, pinned keys, marks."""
+        volumes = {*self._state.volumes(), *self._volumes.names(), *self._users.volumes()}
+        for volume in sorted(volumes):
+            locks = self._lock(volume)
+            with locks.deliver, locks.mount:
+                self._held.pop(volume, None)
+                self._state.remove(volume)
+                self._changes.forget(volume)
+                self._volumes.wipe(volume, held=self._users.total(volume) > 0)
+        self._state.forget_all()
+        self._audit.write("wipe", {"volumes": sorted(volumes), "why": "everything is to be forgotten"})
+        return {"changed": bool(volumes)}
+
+    def status(self, docker: bool) -> dict[str, Any]:
+        """Everything a person or a module wants to know; see the control API."""
+        volumes = self._state.volumes()
+        mounts = [self._mount_status(volume, held) for volume in volumes if (held := self._find(volume)) is not None]
+        marks = {volume: self._state.saved_mark(volume) for volume in self._state.marks()}
+        for mount in mounts:
+            if mount["issued_at"] is not None:
+                marks[mount["volume"]] = max(marks.get(mount["volume"], 0), mount["issued_at"])
+        status: dict[str, Any] = {
+            "format": 1,
+            "version": VERSION,
+            "host": self.host.name,
+            "kid": self.host.kid,
+            "tmpfs": self._volumes.status(),
+            "environments": {
+                environment: {"kids": pin.kids, "issued_at": pin.issued_at}
+                for environment, pin in self._state.pins().items()
+            },
+            "mounts": mounts,
+            "marks": marks,
+        }
+        if docker:
+            status["docker"] = self._docker_status(volumes)
+        return status
+
+    def _mount_status(self, volume: str, held: Held) -> dict[str, Any]:
+        self._examine(volume, held)
+        environment, mount = split_volume(volume)
+        statement = held.statement
+        reason = self._why_not(held)
+        users = self._users.total(volume)
+        pending, last = self._changes.status(volume)
+        return {
+            "volume": volume,
+            "environment": environment,
+            "mount": mount,
+            "issued_at": statement.issued_at if statement else None,
+            "expires_at": statement.expires_at if statement else None,
+            "state_digest": statement.state_digest if statement else None,
+            "owner": statement.options.owner if statement else None,
+            "valid": reason is None,
+            "reason": reason,
+            "secrets": [
+                {
+                    "name": ref.name,
+                    "version": ref.version,
+                    "target": ref.target,
+                    "uid": ref.uid,
+                    "gid": ref.gid,
+                    "mode": mode_text(ref.mode),
+                }
+                for ref in (statement.secrets if statement else ())
+            ],
+            "live": users > 0,
+            "users": users,
+            "pending": pending,
+            "last_change": last,
+        }
+
+    def _docker_status(self, volumes: list[str]) -> dict[str, Any]:
+        try:
+            users = self._docker.users(volumes)
+            shadowed = self._docker.shadowed(volumes)
+        except HostsealError as error:
+            return {"ok": False, "reason": str(error), "users": {}, "shadowed": []}
+        using = {
+            volume: sorted(container["name"] for container in containers if container["state"] not in ENDED)
+            for volume, containers in users.items()
+        }
+        return {
+            "ok": True,
+            "reason": None,
+            "users": {volume: names for volume, names in using.items() if names},
+            "shadowed": shadowed,
+        }
+
+    # -- envelopes on disk ------------------------------------------------------------------------------------------
+
+    def _lock(self, volume: str) -> _Locks:
+        with self._locks_guard:
+            return self._locks.setdefault(volume, _Locks())
+
+    def _pin_of(self, environment: str) -> Pin:
+        pin = self._state.pin(environment)
+        if pin is None:
+            raise RefusedError(
+                f"environment {environment!r} is not pinned on this host: enrol it with hostseal.secrets.host"
+            )
+        return pin
+
+    def _find(self, volume: str) -> Held | None:
+        """What is held of VOLUME, read from disk the first time; None when nothing is."""
+        if not self._state.has(volume):
+            return None
+        held = self._held.get(volume)
+        if held is None:
+            try:
+                statement: Statement | None = unverified_statement(self._state.envelope(volume))
+            except (HostsealError, OSError):
+                statement = None
+            held = self._held.setdefault(volume, Held(statement))
+        return held
+
+    def _mark(self, volume: str, held: Held | None) -> int:
+        """The newest issue time that was ever accepted for VOLUME; a damaged envelope no longer tells its own."""
+        issued_at = held.statement.issued_at if held is not None and held.statement is not None else 0
+        return max(issued_at, self._state.saved_mark(volume))
+
+    def _open(self, volume: str, held: Held) -> tuple[Statement, list[File]]:
+        """Verify and decrypt the envelope on disk under the keys pinned now, and remember whether it is good."""
+        pin = self._pin_of(split_volume(volume)[0])
+        try:
+            envelope = self._state.envelope(volume)
+            statement = read_statement(envelope, pin.keys)
+            if (statement.volume, statement.host) != (volume, self.host.name):
+                raise RefusedError(f"it is for mount {statement.volume!r} of host {statement.host!r}")
+            files = decrypt(envelope, statement, self.host.key)
+        except HostsealError as error:
+            held.reason, held.examined = str(error), pin
+            raise
+        held.reason, held.examined = None, pin
+        _refuse_expired(statement)
+        return statement, files
+
+    def _examine(self, volume: str, held: Held) -> None:
+        """Make HELD.reason true of the keys that are pinned now; costs nothing when it is already."""
+        if held.examined is not None and held.examined is self._state.pin(split_volume(volume)[0]):
+            return
+        held.examined = None
+        try:
+            self._open(volume, held)
+        except (HostsealError, OSError) as error:
+            if held.examined is None:
+                held.reason = _text(error)
+
+    @staticmethod
+    def _why_not(held: Held) -> str | None:
+        """Why an examined envelope is not valid; None when it is."""
+        if held.reason is None and held.statement is not None:
+            try:
+                _refuse_expired(held.statement)
+            except RefusedError as error:
+                return str(error)
+        return held.reason
+
+
+def _refuse_expired(statement: Statement) -> None:
+    if statement.expires_at is not None and statement.expires_at <= _milliseconds():
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(statement.expires_at / 1000))
+        raise RefusedError(f"it expired at {when}: deliver it anew with hostseal.secrets.mount")
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)
+
+
+def _text(error: Exception) -> str:
+    """Our own errors speak for themselves; of the system's only the error number's text and the path are taken."""
+    if isinstance(error, OSError):
+        return f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
+    return str(error)

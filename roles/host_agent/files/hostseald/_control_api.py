@@ -1,0 +1,57 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The control socket: pin keys, deliver and remove envelopes, wipe, status. Errors are {"reason": text}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._agent import Agent
+from ._envelope import MAX_ENVELOPE_BYTES
+from ._http import HttpError, Request
+from ._model import HostsealError, check_name, split_volume
+
+MAX_BODY_BYTES = MAX_ENVELOPE_BYTES
+
+
+class ControlApi:
+    """Requests to method calls."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def handle(self, request: Request) -> tuple[int, dict[str, Any]]:
+        """Answer one request."""
+        try:
+            return 200, self._route(request)
+        except HostsealError as error:
+            raise HttpError(409, str(error)) from None
+
+    def _route(self, request: Request) -> dict[str, Any]:
+        version, _slash, rest = request.path[1:].partition("/")
+        kind, _slash, name = rest.partition("/")
+        route = f"{request.method} {version}/{kind}{'/' if name else ''}"
+        if route == "GET v1/status":
+            return self._agent.status(docker=_flag(request, "docker"))
+        if route == "PUT v1/environments/":
+            return self._agent.pin(check_name("environment", name), _text(request), _flag(request, "replace_key"))
+        if route in ("PUT v1/mounts/", "DELETE v1/mounts/"):
+            split_volume(name)
+            return self._agent.deliver(name, _text(request)) if request.method == "PUT" else self._agent.remove(name)
+        if route == "POST v1/wipe":
+            return self._agent.wipe_all()
+        raise HttpError(404, "there is no such request")
+
+
+def _flag(request: Request, name: str) -> bool:
+    return request.query.get(name) == "1"
+
+
+def _text(request: Request) -> str:
+    """JOSE is ASCII; anything else can be no envelope."""
+    try:
+        return request.body.decode("ascii")
+    except UnicodeDecodeError:
+        raise HttpError(409, "it is truncated or not an envelope or key set") from None

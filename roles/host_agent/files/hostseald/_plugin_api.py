@@ -1,0 +1,101 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Docker's volume plugin API, version 1: https://docs.docker.com/engine/extend/plugins_volume/
+
+Errors are answered as {"Err": text} with status 200: so the text reaches the user word for word.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ._agent import Agent, UnknownMountError
+from ._http import HttpError, Request
+from ._model import HostsealError
+
+MAX_BODY_BYTES = 1 << 20
+
+
+class PluginApi:
+    """Requests to method calls."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._actions = {
+            "/Plugin.Activate": self._activate,
+            "/VolumeDriver.Capabilities": self._capabilities,
+            "/VolumeDriver.Create": self._create,
+            "/VolumeDriver.Remove": self._remove,
+            "/VolumeDriver.Mount": self._mount,
+            "/VolumeDriver.Unmount": self._unmount,
+            "/VolumeDriver.Path": self._path,
+            "/VolumeDriver.Get": self._get,
+            "/VolumeDriver.List": self._list,
+        }
+
+    def handle(self, request: Request) -> tuple[int, dict[str, Any]]:
+        """Answer one request."""
+        action = self._actions.get(request.path)
+        if action is None or request.method != "POST":
+            raise HttpError(404, "there is no such request")
+        try:
+            return 200, action(request.json())
+        except HostsealError as error:
+            return 200, {"Err": str(error)}
+
+    def _activate(self, _asked: dict[str, Any]) -> dict[str, Any]:
+        return {"Implements": ["VolumeDriver"]}
+
+    def _capabilities(self, _asked: dict[str, Any]) -> dict[str, Any]:
+        return {"Capabilities": {"Scope": "local"}}
+
+    def _create(self, asked: dict[str, Any]) -> dict[str, Any]:
+        if asked.get("Opts"):
+            return {"Err": "hostseal: volumes of this driver take no options"}
+        self._agent.statement(_string(asked, "Name"))
+        return {"Err": ""}
+
+    def _remove(self, asked: dict[str, Any]) -> dict[str, Any]:
+        # "docker compose down -v" asks for it. A mount is Ansible's to remove: succeed and delete nothing.
+        _string(asked, "Name")
+        return {"Err": ""}
+
+    def _mount(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"Mountpoint": self._agent.mount(_string(asked, "Name"), _string(asked, "ID")), "Err": ""}
+
+    def _unmount(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self._agent.unmount(_string(asked, "Name"), _string(asked, "ID"))
+        return {"Err": ""}
+
+    def _path(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"Mountpoint": self._agent.path(_string(asked, "Name")), "Err": ""}
+
+    def _get(self, asked: dict[str, Any]) -> dict[str, Any]:
+        name = _string(asked, "Name")
+        try:
+            statement = self._agent.statement(name)
+        except UnknownMountError:
+            return {"Err": "no such volume"}
+        volume: dict[str, Any] = {"Name": name, "Mountpoint": self._agent.path(name), "Status": {"damaged": True}}
+        if statement is not None:
+            volume["CreatedAt"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(statement.issued_at // 1000))
+            volume["Status"] = {
+                "versions": {ref.name: ref.version for ref in statement.secrets},
+                "issued_at": statement.issued_at,
+                "expires_at": statement.expires_at,
+            }
+        return {"Volume": volume, "Err": ""}
+
+    def _list(self, _asked: dict[str, Any]) -> dict[str, Any]:
+        volumes = [{"Name": name, "Mountpoint": self._agent.published(name)} for name in self._agent.volumes()]
+        return {"Volumes": volumes, "Err": ""}
+
+
+def _string(asked: dict[str, Any], member: str) -> str:
+    value = asked.get(member)
+    if not isinstance(value, str) or not value:
+        raise HttpError(400, f"{member} is missing")
+    return value

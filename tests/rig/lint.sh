@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# Everything that reads the code. All checks run, then the failed ones are named.
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
+export PATH=$PWD/build/venv/bin:$PATH
+export ANSIBLE_COLLECTIONS_PATH=$PWD/build/sym:$PWD/build/collections ANSIBLE_HOME=$PWD/build/ansible
+
+failed=()
+check() {
+    local name=$1
+    shift
+    printf '\n--- %s\n' "$name"
+    "$@" || failed+=("$name")
+}
+
+# As Python sees it: the collection by its full name, the agent as in its zipapp, beside the two files that it shares.
+types() {
+    local tree=build/types collection=build/sym/ansible_collections/hostseal/secrets
+    rm -rf "$tree"
+    mkdir -p "$tree/hostseald"
+    ln -s "$PWD"/roles/host_agent/files/hostseald/*.py "$PWD"/plugins/module_utils/{_model,_envelope}.py "$tree/hostseald"
+    MYPYPATH=$tree mypy -p hostseald &&
+        MYPYPATH=build/sym mypy "$collection"/plugins/{module_utils,plugin_utils,action,modules} &&
+        mypy tests/rig tests/integration/conftest.py
+}
+
+shells() {
+    git ls-files -z --cached --others --exclude-standard |
+        xargs -0 grep -lE --binary-files=without-match '^#!.*\b(ba)?sh\b' |
+        xargs -r shellcheck
+}
+
+check 'ruff check' ruff check .
+check 'ruff format' ruff format --check .
+check mypy types
+check yamllint yamllint --strict .
+check shellcheck shells
+check antsibull-docs antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all .
+check antsibull-changelog antsibull-changelog lint
+check ansible-lint ansible-lint --offline
+check 'ansible-test sanity' tests/rig/sanity.sh
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf '\nlint: failed: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2
+    exit 1
+fi
+printf '\nlint: all good\n'

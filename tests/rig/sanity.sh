@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# ansible-test sanity, on a copy: it wants a real folder at ansible_collections/hostseal/secrets and sees no other
+# collection than those beside it. Arguments go to ansible-test.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+tree=build/sanity/ansible_collections
+copy=$tree/hostseal/secrets
+rm -rf "$tree"
+mkdir -p "$copy"
+cp -r build/collections/ansible_collections/. "$tree"
+git ls-files -z --cached --others --exclude-standard --deduplicate |
+    while IFS= read -r -d '' file; do if [ -e "$file" ]; then printf '%s\0' "$file"; fi; done |
+    tar --null --files-from=- -cf - | tar -xf - -C "$copy"
+# In a git-ignored folder ansible-test would see no file at all.
+git -C "$copy" init --quiet
+
+# ansible-test keeps its virtual environments and pip's bootstrap script under HOME.
+HOME=$PWD/build/home
+mkdir -p "$HOME/.ansible/test/cache"
+for version in 24_2 25_2; do cp tests/rig/get_pip.py "$HOME/.ansible/test/cache/get_pip_$version.py"; done
+
+PATH=$PWD/build/venv/bin:$PATH
+python=$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+unset PYTHONPATH ANSIBLE_COLLECTIONS_PATH
+log=$PWD/build/sanity/log
+cd "$copy"
+ansible-test sanity --local --python "$python" --color no "$@" 2>&1 | tee "$log"
+if grep -q 'All targets skipped' "$log"; then
+    echo 'sanity: ansible-test found nothing to test' >&2
+    exit 1
+fi
