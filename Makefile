@@ -16,7 +16,7 @@ ARGS ?=
 .PHONY: help setup unit integration test lint format sanity bench quickstart quickstart-clean engine-stop clean
 
 help: ## Show this help
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing: packages, build/venv, build/collections
 	@tests/rig/setup.sh
@@ -41,17 +41,18 @@ sanity: setup ## ansible-test sanity alone
 	tests/rig/sanity.sh $(ARGS)
 
 bench: setup ## Measure against the targets
-	python -m pytest tests/benchmarks -s $(ARGS)
+	python -m tests.benchmarks $(ARGS)
 
 quickstart: setup ## The whole way on a throwaway host, with a real database server
 	quickstart/run
 
 quickstart-clean: ## Remove the quickstart's host, and the engine when the rig started it and nothing else uses it
-	if [ -x $(BIN)/python ]; then python -m tests.rig down quickstart && python -m tests.rig engine-stop --if-idle; fi
-	rm -rf build/quickstart
+	@if [ -x $(BIN)/python ]; then python -m tests.rig down quickstart && python -m tests.rig engine-stop --if-idle; fi
+	@rm -rf build/quickstart
 
 engine-stop: ## Remove all throwaway hosts of this checkout and end the engine that the rig started
-	if [ -x $(BIN)/python ]; then python -m tests.rig engine-stop; fi
+	@if [ -x $(BIN)/python ]; then python -m tests.rig engine-stop; fi
 
-clean: engine-stop ## Remove everything that was built here
+clean: ## Remove hosts, engine and everything that was built
+	@if [ -x $(BIN)/python ]; then python -m tests.rig forget; python -m tests.rig engine-stop; fi
 	rm -rf build

@@ -48,7 +48,9 @@ def files(top: str) -> Iterator[str]:
     """Regular files below TOP that are on its file system."""
     device = os.lstat(top).st_dev
     for directory, subdirectories, names in os.walk(top):
-        subdirectories[:] = [name for name in subdirectories if _on(os.path.join(directory, name), device, stat.S_ISDIR)]
+        subdirectories[:] = [
+            name for name in subdirectories if _on(os.path.join(directory, name), device, stat.S_ISDIR)
+        ]
         for name in names:
             path = os.path.join(directory, name)
             if _on(path, device, stat.S_ISREG):

@@ -22,6 +22,8 @@ class ActionModule(Action):
 
     def work(self, options: dict[str, Any]) -> Result:
         agent = _zipapp.build(_zipapp.agent_sources(COLLECTION))
-        result = self.run_on_host("hostseal.secrets.agent_file", {**options, "_agent": base64.b64encode(agent).decode()})
+        result = self.run_on_host(
+            "hostseal.secrets.agent_file", {**options, "_agent": base64.b64encode(agent).decode()}
+        )
         result.pop("invocation", None)  # it holds the whole file
         return result

@@ -10,7 +10,12 @@ from typing import Any
 # Private to ansible-core, but the same in 2.19 to 2.22, and the only way to another module's defaults.
 from ansible.executor.module_common import _apply_action_arg_defaults
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name, shorten, volume_name
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
+    HostsealError,
+    check_name,
+    shorten,
+    volume_name,
+)
 from ansible_collections.hostseal.secrets.plugins.modules import container
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result, plain
 
@@ -41,7 +46,10 @@ class ActionModule(Action):
 
     def _options(self) -> dict[str, Any]:
         """Check `secrets`; docker_container knows and checks all others itself."""
-        given = {key: plain(value) for key, value in self._task.args.items() if key == "secrets" and value is not None}
+        secrets = plain(self._task.args.get("secrets"))
+        if secrets is not None and not isinstance(secrets, dict):
+            raise HostsealError("secrets is not a dictionary with environment and mount")
+        given = {} if secrets is None else {"secrets": secrets}
         outcome = ArgumentSpecValidator(container.ARGUMENT_SPEC).validate(given)
         if outcome.error_messages:
             raise HostsealError(outcome.errors.msg)
@@ -68,8 +76,8 @@ class ActionModule(Action):
             self._display.warning(f"{missing}; predicted as if this run did so")
         elif found["volume"]["Driver"] != DRIVER:
             raise HostsealError(
-                f"the host has a Docker volume {volume!r} of the driver {found['volume']['Driver']!r}, the container would"
-                f" get it in the place of the secrets: remove it with 'docker volume rm {volume}'. Nothing was changed"
+                f"the host has a Docker volume {volume!r} of the driver {found['volume']['Driver']!r}: the container"
+                f" would get it instead of the secrets. Remove it with 'docker volume rm {volume}'. Nothing was changed"
             )
 
 
@@ -78,7 +86,9 @@ def _place(secrets: dict[str, str]) -> tuple[str, str]:
     volume = volume_name(check_name("environment", secrets["environment"]), check_name("mount", secrets["mount"]))
     target = secrets["target"]
     if not target.startswith("/") or _normal(target) != target or target == "/":
-        raise HostsealError(f"secrets: target {shorten(target)} is not an absolute directory below /, without '..' and '/' at its end")
+        raise HostsealError(
+            f"secrets: target {shorten(target)} is not an absolute directory below /, without '..' and '/' at its end"
+        )
     return volume, target
 
 
@@ -102,7 +112,9 @@ def _refuse_taken_target(arguments: dict[str, Any], target: str) -> None:
             raise HostsealError(f"{option} is not a list")
         for entry in value:
             if _normal(_target(option, entry)) == target:
-                raise HostsealError(f"{option} already has something at {target}, where the secrets go. Nothing was changed")
+                raise HostsealError(
+                    f"{option} already has something at {target}, where the secrets go. Nothing was changed"
+                )
 
 
 def _normal(path: str) -> str:

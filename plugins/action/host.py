@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import (
     HOST_RECORD,
@@ -23,7 +23,9 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Ac
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import trusted_keys
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, HostRecord, Store
-from jwcrypto.jwk import JWK
+
+if TYPE_CHECKING:
+    from jwcrypto.jwk import JWK
 
 
 class ActionModule(Action):
@@ -91,7 +93,10 @@ class ActionModule(Action):
                 if actions[environment] != "unchanged" and not self.check:
                     transaction.put_host(_sign(found, name, key, backend))
                 # The store is not trusted: a first pinning would take any key set that it holds.
-                read_key_set(found.key_set, keys)
+                if read_key_set(found.key_set, keys).environment != environment:
+                    raise HostsealError(
+                        f"the key set of environment {environment!r} is another environment's: the store was edited"
+                    )
                 key_sets[environment] = (found.signing_kid, found.key_set)
         return actions, key_sets
 
@@ -99,6 +104,9 @@ class ActionModule(Action):
         actions = {}
         with store.transaction() as transaction:
             for environment in environments:
+                if not self.check:
+                    # A misspelt one must not look as if the host had been retired.
+                    transaction.environment(environment)
                 known = name in transaction.hosts(environment, [name])
                 actions[environment] = "retired" if known else "unchanged"
                 if known and not self.check:

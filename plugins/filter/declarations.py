@@ -24,8 +24,9 @@ KINDS = {
 def declarations(
     hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], prefix: str, environment: str | None = None
 ) -> list[Item]:
-    """The items of all variables of HOSTS that begin with PREFIX, each once; with ENVIRONMENT its own, without that key.
+    """The items of all variables of HOSTS that begin with PREFIX, each once.
 
+    With ENVIRONMENT only its own, without their key "environment".
     AnsibleFilterError when two variables declare one name differently. It names them; a value is never shown.
     """
     if prefix not in KINDS:
@@ -40,7 +41,9 @@ def declarations(
                 known, first = found.setdefault(key, (item, place))
                 if known != item:
                     name = f"{item['environment']}/{item['name']}" if "environment" in item else item["name"]
-                    raise AnsibleFilterError(f"{KINDS[prefix]} {name} is declared twice and differently: {first}, {place}")
+                    raise AnsibleFilterError(
+                        f"{KINDS[prefix]} {name} is declared twice and differently: {first}, {place}"
+                    )
     if environment is None:
         return [item for item, _place in found.values()]
     return [
@@ -50,9 +53,14 @@ def declarations(
     ]
 
 
-def declarations_by_host(hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], prefix: str) -> dict[str, list[Item]]:
+def declarations_by_host(
+    hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], prefix: str
+) -> dict[str, list[Item]]:
     """The declarations of each host that has some, by the name that the host is enrolled under."""
-    united = {plain(hostvars[host].get("hostseal_host_name") or host): declarations(hostvars, [host], prefix) for host in hosts}
+    united = {
+        plain(hostvars[host].get("hostseal_host_name") or host): declarations(hostvars, [host], prefix)
+        for host in hosts
+    }
     return {name: items for name, items in united.items() if items}
 
 

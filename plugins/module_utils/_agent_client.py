@@ -75,7 +75,9 @@ class AgentClient:
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (FileNotFoundError, ConnectionRefusedError):
-            raise AgentMissing(f"there is no agent at {self._path}: install it with the role hostseal.secrets.host_agent") from None
+            raise AgentMissing(
+                f"there is no agent at {self._path}: install it with the role hostseal.secrets.host_agent"
+            ) from None
         except PermissionError:
             raise AgentError(f"{self._path} may only be opened by root: use become") from None
         except (OSError, http.client.HTTPException, ValueError) as error:

@@ -24,11 +24,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from jwcrypto.common import JWException, base64url_decode, base64url_encode
-from jwcrypto.jwe import JWE
-from jwcrypto.jwk import JWK
-from jwcrypto.jws import JWS
+try:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from jwcrypto.common import JWException, base64url_decode, base64url_encode
+    from jwcrypto.jwe import JWE
+    from jwcrypto.jwk import JWK
+    from jwcrypto.jws import JWS
+except ImportError:  # told by whoever needs it: documentation is read without it
+    HAS_JWCRYPTO = False
+else:
+    HAS_JWCRYPTO = True
 
 from ._model import (
     MAX_MOUNT_BYTES,
@@ -48,7 +53,7 @@ from ._model import (
 )
 
 FORMAT = 1
-# Base64 twice (JSON inside the JWE, then the JWE itself) over the largest mount, and 256 of the longest targets in both lines.
+# Base64 twice (JSON inside the JWE, then the JWE itself) over the largest mount, and in both lines its longest targets.
 MAX_ENVELOPE_BYTES = MAX_MOUNT_BYTES * 16 // 9 + (4 << 20)
 
 STATEMENT = "hostseal-statement+json"
@@ -398,7 +403,9 @@ def _lines(envelope: str) -> tuple[str, str]:
 def _statement(payload: dict[str, Any]) -> Statement:
     known = set(Statement.__dataclass_fields__) | {"format"}
     if payload.get("format") != FORMAT:
-        raise EnvelopeError(f"it has format {shorten(payload.get('format'))}, this side knows {FORMAT}: upgrade the older one")
+        raise EnvelopeError(
+            f"it has format {shorten(payload.get('format'))}, this side knows {FORMAT}: upgrade the older one"
+        )
     if set(payload) != known:
         raise EnvelopeError("the statement has other members than expected")
     digests = (payload["state_digest"], payload["jwe_sha256"])

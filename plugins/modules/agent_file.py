@@ -10,7 +10,8 @@ module: agent_file
 short_description: Install the files of the agent
 version_added: 0.1.0
 description:
-  - Puts the agent, built from the collection's own sources into one deterministic file, and the small text files around it on the host, or removes them.
+  - Puts the agent, built from the collection's own sources into one deterministic file, and the small text files
+    around it on the host, or removes them.
   - All of them go in one call of the module. Used by the role P(hostseal.secrets.host_agent#role).
 author:
   - hostseal contributors (@hostseal)
@@ -38,6 +39,9 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  _agent:
+    description: What the action plugin hands to its part on the host. Not for playbooks.
+    type: str
 extends_documentation_fragment:
   - hostseal.secrets.attributes
 attributes:
@@ -86,6 +90,7 @@ ARGUMENT_SPEC = {
         "options": {"dest": {"type": "path", "required": True}, "content": {"type": "str", "default": ""}},
     },
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "_agent": {"type": "str"},
 }
 MODE = 0o644
 
@@ -95,7 +100,11 @@ def read(path):
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             details = os.fstat(file.fileno())
-            good = stat.S_ISREG(details.st_mode) and stat.S_IMODE(details.st_mode) == MODE and details.st_uid == os.geteuid()
+            good = (
+                stat.S_ISREG(details.st_mode)
+                and stat.S_IMODE(details.st_mode) == MODE
+                and details.st_uid == os.geteuid()
+            )
             return file.read() if good else None
     except OSError:
         return None
@@ -124,7 +133,7 @@ def shown(content):
 
 
 def main():
-    module = AnsibleModule(argument_spec={**ARGUMENT_SPEC, "_agent": {"type": "str"}}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     if not module.params["_agent"]:
         module.fail_json(msg="this module is run by its action plugin of the same name")
     contents = {entry["dest"]: entry["content"].encode() for entry in module.params["files"]}

@@ -10,7 +10,8 @@ module: agent_info
 short_description: Tell what the agent of a host has
 version_added: 0.1.0
 description:
-  - Tells the health of a host's agent, its mounts with names and versions, and which containers use them. Never a value.
+  - Tells the health of a host's agent, its mounts with names and versions, and which containers use them. Never a
+    value.
   - What needs somebody's attention is in RV(problems).
 author:
   - hostseal contributors (@hostseal)
@@ -130,7 +131,9 @@ mounts:
       elements: dict
       sample: []
     last_change:
-      description: The last signal or restart, with V(mode), V(issued_at), V(at), V(containers) and V(reason) when it failed.
+      description:
+        - The last signal or restart, with V(mode), V(issued_at), V(at), V(containers) and V(reason) when it
+          failed.
       type: dict
     containers:
       description: The containers that use it.
@@ -146,7 +149,11 @@ problems:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client import AgentClient, AgentError, AgentMissing
+from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client import (
+    AgentClient,
+    AgentError,
+    AgentMissing,
+)
 
 
 def problems_of(status):
@@ -155,12 +162,16 @@ def problems_of(status):
     if not status["tmpfs"]["ok"]:
         problems.append(f"no container can be started with secrets: {status['tmpfs']['reason']}")
     elif not status["tmpfs"]["noswap"]:
-        problems.append("the kernel has no tmpfs option noswap (it came with Linux 6.4): secrets in use may be swapped out")
+        problems.append(
+            "the kernel has no tmpfs option noswap (it came with Linux 6.4): secrets in use may be swapped out"
+        )
     for mount in status["mounts"]:
         if not mount["valid"]:
             problems.append(f"mount {mount['volume']!r} can't be used: {mount['reason']}")
         if mount["last_change"] and mount["last_change"]["reason"]:
-            problems.append(f"{mount['last_change']['mode']} after a change of {mount['volume']!r}: {mount['last_change']['reason']}")
+            problems.append(
+                f"{mount['last_change']['mode']} after a change of {mount['volume']!r}: {mount['last_change']['reason']}"
+            )
     docker = status["docker"]
     if not docker["ok"]:
         problems.append(f"which containers use the mounts is not known: {docker['reason']}")

@@ -13,8 +13,10 @@ description:
   - M(community.docker.docker_container) with the option O(secrets).
   - All other options are those of M(community.docker.docker_container), and are checked by it.
     Its C(module_defaults) apply, also those of the action group C(community.docker.docker).
-  - The container gets the Docker volume C(ENVIRONMENT.MOUNT) of the driver C(hostseal), read-only and without a copy of what the image has at that place.
-  - Before anything is changed it asks the host for that volume. If the host does not have it, or has one of another driver, the task fails.
+  - The container gets the Docker volume C(ENVIRONMENT.MOUNT) of the driver C(hostseal), read-only.
+    What the image has at that place is not seen.
+  - Before anything is changed it asks the host for that volume. If the host does not have it, or has one of another
+    driver, the task fails.
 author:
   - hostseal contributors (@hostseal)
 options:
@@ -22,7 +24,8 @@ options:
     description:
       - The mount that the container sees.
       - Not looked at with C(state=absent).
-      - Taking the option away does not take the mount from a running container, as with C(mounts) of M(community.docker.docker_container).
+      - Taking the option away does not take the mount from a container, as with C(mounts) of
+        M(community.docker.docker_container).
     type: dict
     suboptions:
       environment:

@@ -46,6 +46,9 @@ options:
         environment than those that are pinned on the host.
     type: bool
     default: false
+  _request:
+    description: What the action plugin hands to its part on the host. Not for playbooks.
+    type: dict
 extends_documentation_fragment:
   - hostseal.secrets.store
   - hostseal.secrets.backend
@@ -128,6 +131,7 @@ ARGUMENT_SPEC = {
     "replace_key": {"type": "bool", "default": False, "no_log": False},
     **STORE,
     **BACKEND,
+    "_request": {"type": "dict"},
 }
 
 
@@ -159,7 +163,7 @@ def pin(client: AgentClient, request: dict, check: bool) -> dict:
 
 def main() -> None:
     """The host's part: the action plugin hands over public keys in a parameter of its own."""
-    module = AnsibleModule(argument_spec={**ARGUMENT_SPEC, "_request": {"type": "dict"}}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     request = module.params["_request"]
     if not request:
         module.fail_json(msg="this module is run by its action plugin of the same name")

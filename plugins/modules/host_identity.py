@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - Makes an X25519 key pair on the host, for which envelopes are encrypted, and returns its public half.
   - The private key never leaves the host. A key that is there and good is never overwritten.
-  - A key file that is readable for others, not owned by root, a symbolic link or malformed is an error, and nothing is changed.
+  - A key file that is readable for others, not owned by root, a symbolic link or malformed is an error, and
+    nothing is changed.
 author:
   - hostseal contributors (@hostseal)
 requirements:
@@ -24,7 +25,9 @@ options:
       - By default the delegated host's name, else C(inventory_hostname).
     type: str
   rename:
-    description: Accept that the host had another name before. Envelopes that were made for the old name are refused from then on.
+    description:
+      - Accept that the host had another name before. Envelopes that were made for the old name are refused
+        from then on.
     type: bool
     default: false
   config_dir:
@@ -76,18 +79,10 @@ public_key:
 import json
 import os
 import stat
-import traceback
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
-
-try:
-    from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope
-except ImportError:
-    _envelope = None
-    IMPORT_ERROR = traceback.format_exc()
-else:
-    IMPORT_ERROR = None
 
 
 class Identity:
@@ -106,7 +101,9 @@ class Identity:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise HostsealError(f"{self.key_path} can't be opened ({error.strerror}): it must be a regular file, no link") from None
+            raise HostsealError(
+                f"{self.key_path} can't be opened ({error.strerror}): it must be a regular file, no link"
+            ) from None
         with open(handle, encoding="utf-8", errors="replace") as file:
             details = os.fstat(file.fileno())
             if not stat.S_ISREG(details.st_mode):
@@ -225,11 +222,11 @@ def main():
     )
     name = module.params["name"]
     identity = Identity(module.params["config_dir"])
-    if _envelope is None:
+    if not _envelope.HAS_JWCRYPTO:
         # A bare host in check mode: the package comes with the same run.
         if module.check_mode and not os.path.lexists(identity.key_path):
             module.exit_json(changed=True, host=name, public_key=None)
-        module.fail_json(msg=missing_required_lib("jwcrypto"), exception=IMPORT_ERROR)
+        module.fail_json(msg=missing_required_lib("jwcrypto"))
     try:
         module.exit_json(**ensure(identity, check_name("host", name), module.params["rename"], module.check_mode))
     except HostsealError as error:

@@ -43,6 +43,9 @@ options:
       - The name that the host is enrolled under. By default the delegated host's name, else
         C(inventory_hostname).
     type: str
+  _request:
+    description: What the action plugin hands to its part on the host. Not for playbooks.
+    type: dict
 extends_documentation_fragment:
   - hostseal.secrets.mount
   - hostseal.secrets.mount.mounts
@@ -150,6 +153,7 @@ ARGUMENT_SPEC = {
     "host": {"type": "str"},
     **STORE,
     **BACKEND,
+    "_request": {"type": "dict"},
 }
 
 
@@ -231,7 +235,7 @@ def _deliver_one(client: AgentClient, mount: dict, held: dict | None, check: boo
 
 def main() -> None:
     """The host's part: the action plugin hands over sealed envelopes in a parameter of its own."""
-    module = AnsibleModule(argument_spec={**ARGUMENT_SPEC, "_request": {"type": "dict"}}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     request = module.params["_request"]
     if not request:
         module.fail_json(msg="this module is run by its action plugin of the same name")

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +18,14 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import HAS_JWCRYPTO
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, open_backend
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import HAS_SQLALCHEMY, Environment, Store
 
 Result = dict[str, Any]
+
+_MASK = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 
 class Action(ActionBase):
@@ -39,7 +44,9 @@ class Action(ActionBase):
         """Validate, work, and turn every trouble into a message of our own."""
         result: Result = super().run(tmp, task_vars)
         self.task_vars: dict[str, Any] = task_vars or {}
+        self._given = self._take_arguments()
         try:
+            _check_libraries()
             options = self._options()
             result.update(self.work(options))
         except HostsealError as error:
@@ -47,7 +54,7 @@ class Action(ActionBase):
         except AnsibleError:
             # Of a nested task or the connection: Ansible's words about its own work.
             raise
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             # A library's text may quote a value: only the kind of error and the place are told.
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
@@ -67,7 +74,16 @@ class Action(ActionBase):
         raise NotImplementedError
 
     def _loops_over_secrets(self) -> bool:
-        return self._task.loop is not None and bool(_secret_values(self._task.args, self.ARGUMENT_SPEC))
+        return self._task.loop is not None and bool(_secret_values(self._given, self.ARGUMENT_SPEC))
+
+    def _take_arguments(self) -> Mapping[str, Any]:
+        """The task's arguments. Callback plugins are told them after the task: values are taken out of there first."""
+        # Kept at the task, which is still the same one when `until` runs it again with another plugin object.
+        given: Mapping[str, Any] = getattr(self._task, "_hostseal_arguments", self._task.args)
+        if self.ARGUMENT_SPEC:  # else they are options of another module
+            self._task._hostseal_arguments = given
+            self._task.args = _masked(given, self.ARGUMENT_SPEC)
+        return given
 
     @property
     def check(self) -> bool:
@@ -103,14 +119,17 @@ class Action(ActionBase):
         return result
 
     def _options(self) -> dict[str, Any]:
-        arguments = {key: plain(value) for key, value in self._task.args.items()}
+        arguments = {key: plain(value) for key, value in self._given.items()}
         hidden = _secret_values(arguments, self.ARGUMENT_SPEC)
         odd = next((value for value in hidden if not isinstance(value, str)), None)
         if odd is not None:
+            kind = "date" if isinstance(odd, datetime.date) else type(odd).__name__
             raise HostsealError(
-                f"a secret's value is a {type(odd).__name__}, not a string: quote it, YAML may have changed it already"
+                f"a secret's value is of type {kind}, not a string: quote it, YAML may have changed it already"
             )
-        outcome = ArgumentSpecValidator(self.ARGUMENT_SPEC, **self.CONSTRAINTS).validate(arguments)
+        # A leading underscore marks what an action plugin hands to its module, no option of a playbook.
+        options = {name: option for name, option in self.ARGUMENT_SPEC.items() if not name.startswith("_")}
+        outcome = ArgumentSpecValidator(options, **self.CONSTRAINTS).validate(arguments)
         if outcome.error_messages:
             message = outcome.errors.msg
             if isinstance(outcome.errors[0], UnsupportedError):
@@ -119,6 +138,15 @@ class Action(ActionBase):
                 message = "an option is not valid; the message would show a secret's value and is withheld"
             raise HostsealError(message)
         return dict(outcome.validated_parameters)
+
+
+def _check_libraries() -> None:
+    missing = [name for name, there in (("jwcrypto", HAS_JWCRYPTO), ("SQLAlchemy", HAS_SQLALCHEMY)) if not there]
+    if missing:
+        raise HostsealError(
+            f"the Python of ansible-core on the control node, {sys.executable}, lacks {' and '.join(missing)}:"
+            f" '{sys.executable} -m pip install {' '.join(missing)}', or add it to the execution environment"
+        )
 
 
 def _secret_values(arguments: Any, spec: Mapping[str, Any]) -> list[Any]:
@@ -137,6 +165,22 @@ def _secret_values(arguments: Any, spec: Mapping[str, Any]) -> list[Any]:
     return found
 
 
+def _masked(arguments: Any, spec: Mapping[str, Any]) -> Any:
+    """ARGUMENTS without what secret options hold, nor misspelt ones."""
+    if isinstance(arguments, (list, tuple)):
+        return [_masked(item, spec) for item in arguments]
+    if not isinstance(arguments, Mapping):
+        return _MASK
+    shown = {}
+    for name, given in arguments.items():
+        option = spec.get(name)
+        if option is None or option.get("no_log"):
+            shown[name] = _MASK
+        else:
+            shown[name] = _masked(given, option["options"]) if "options" in option else given
+    return shown
+
+
 def plain(value: Any) -> Any:
     """VALUE in built-in types: Ansible passes tagged subclasses, and vaulted text that is decrypted on use."""
     if value is None or isinstance(value, bool):
@@ -149,6 +193,9 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, bytes):
         return bytes(value)
+    if isinstance(value, datetime.date):
+        # Not as text, which may be another one than was written: a secret's value is refused for it.
+        return value
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(item) for item in value]
     return "".join(str(value))

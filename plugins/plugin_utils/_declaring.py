@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import secrets
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,7 @@ class Declaration:
         if self.generate is None:
             raise HostsealError(f"secret {self.name!r}: give a value or generate")
         length, alphabet = self.generate
-        return "".join(secrets.choice(alphabet) for _ in range(length)).encode()
+        return "".join(secrets.choice(alphabet) for _index in range(length)).encode()
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Declaration:
@@ -102,6 +103,8 @@ def declare(
     check: bool,
 ) -> list[Outcome]:
     """Bring the secrets of ENVIRONMENT to what is declared, one batch each way; with CHECK only predict."""
+    # Opening a backend may be a login: once is enough.
+    backend = functools.cache(backend)
     names = [declaration.name for declaration in declarations]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice:
@@ -187,7 +190,7 @@ def _encrypt(environment: str, backend: Backend, new: Sequence[Declaration], las
 
 def _given_value(source: str, given: Any) -> bytes:
     if source == "value":
-        return str(given).encode()
+        return _utf8("value", str(given))
     if source == "value_base64":
         try:
             return base64.b64decode("".join(str(given).split()), validate=True)
@@ -200,6 +203,15 @@ def _given_value(source: str, given: Any) -> bytes:
             return file.read(MAX_SECRET_BYTES + 1)
     except OSError as error:
         raise HostsealError(f"value_file {path} can't be read on the control node: {error.strerror}") from None
+    except ValueError:
+        raise HostsealError(f"value_file {shorten(given)} can't be read on the control node: it is no path") from None
+
+
+def _utf8(what: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise HostsealError(f"{what} is not valid Unicode: it has a lone surrogate") from None
 
 
 def _generate(options: Mapping[str, Any]) -> tuple[int, str]:
@@ -209,7 +221,7 @@ def _generate(options: Mapping[str, Any]) -> tuple[int, str]:
         raise HostsealError(f"generate: length {length} is outside 1 to {MAX_SECRET_BYTES}")
     if len(set(alphabet)) < 2 or len(set(alphabet)) != len(alphabet):
         raise HostsealError("generate: the alphabet needs two or more characters, each of them once")
-    if len(max(alphabet, key=lambda char: len(char.encode())).encode()) * length > MAX_SECRET_BYTES:
+    if max(len(_utf8("alphabet", char)) for char in alphabet) * length > MAX_SECRET_BYTES:
         raise HostsealError(
             f"generate: {length} characters of that alphabet may have more than {MAX_SECRET_BYTES} bytes"
         )

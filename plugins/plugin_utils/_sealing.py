@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-from jwcrypto.jwk import JWK
+from typing import TYPE_CHECKING
 
 from ..module_utils._envelope import EnvelopeError, encrypt, load_signing_key, read_host_record, state_digest
 from ..module_utils._model import HostsealError, Mount
 from ._backends import Backend, Binding
 from ._store import Environment, HostRecord, Receipt, Store, StoredEnvelope, Version, now_ms
+
+if TYPE_CHECKING:
+    from jwcrypto.jwk import JWK
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _seal_environment(
             host_keys[plan.host],
             environment.signing_kid,
             issued_at,
-            [(version.number, version.id, values[version.id]) for version in plan.versions],
+            [(version.number, version.id, values[_binding(version)]) for version in plan.versions],
         )
         for plan, issued_at in zip(plans, issue_times, strict=True)
     ]
@@ -199,14 +201,17 @@ def _host_key(plan: Plan, keys: Sequence[JWK]) -> JWK:
     return key
 
 
-def _decrypt(backend: Backend, plans: Sequence[Plan]) -> dict[str, bytes]:
-    """The values of all versions that the plans need, each once, by version id."""
-    versions = {version.id: version for plan in plans for version in plan.versions}
-    items = [
-        (Binding(version.environment, version.name, version.number), version.ciphertext)
-        for version in versions.values()
-    ]
-    return dict(zip(versions, backend.decrypt(items), strict=True))
+def _decrypt(backend: Backend, plans: Sequence[Plan]) -> dict[Binding, bytes]:
+    """The values of all versions that the plans need, each once, by what authenticates them.
+
+    Not by the version's id: whoever edits the store could give one id to two secrets, and a host the other's value.
+    """
+    ciphertexts = {_binding(version): version.ciphertext for plan in plans for version in plan.versions}
+    return dict(zip(ciphertexts, backend.decrypt(list(ciphertexts.items()))))
+
+
+def _binding(version: Version) -> Binding:
+    return Binding(version.environment, version.name, version.number)
 
 
 def _versions(

@@ -21,89 +21,95 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool, StaticPool
-
 from ..module_utils._model import HostsealError
 from ._paths import implicit_path
+
+try:
+    import sqlalchemy as sa
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool, StaticPool
+except ImportError:  # told by Action: documentation is read without it
+    HAS_SQLALCHEMY = False
+else:
+    HAS_SQLALCHEMY = True
 
 SCHEMA = 1
 _CHUNK = 400
 _T = TypeVar("_T")
 
-_metadata = sa.MetaData()
-_meta = sa.Table(
-    "hostseal_store",
-    _metadata,
-    sa.Column("schema_version", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-)
-_environment = sa.Table(
-    "environment",
-    _metadata,
-    sa.Column("name", sa.String(63), primary_key=True),
-    sa.Column("backend", sa.String(16), nullable=False),
-    sa.Column("key_name", sa.String(63), nullable=False),
-    sa.Column("signing_key", sa.Text, nullable=False),
-    sa.Column("signing_kid", sa.String(64), nullable=False),
-    sa.Column("key_set", sa.Text, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-)
-# A row outlives its versions: numbers go on from last_number even after a delete.
-_secret = sa.Table(
-    "secret",
-    _metadata,
-    sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
-    sa.Column("name", sa.String(255), primary_key=True),
-    sa.Column("last_number", sa.Integer, nullable=False),
-)
-_version = sa.Table(
-    "secret_version",
-    _metadata,
-    sa.Column("environment", sa.String(63), primary_key=True),
-    sa.Column("name", sa.String(255), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("id", sa.String(32), nullable=False, unique=True),
-    sa.Column("ciphertext", sa.Text, nullable=False),
-    sa.Column("fingerprint", sa.String(128), nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.ForeignKeyConstraint(["environment", "name"], ["secret.environment", "secret.name"]),
-)
-_host = sa.Table(
-    "host",
-    _metadata,
-    sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
-    sa.Column("name", sa.String(253), primary_key=True),
-    sa.Column("kid", sa.String(64), nullable=False),
-    sa.Column("record", sa.Text, nullable=False),
-    sa.Column("enrolled_at", sa.BigInteger, nullable=False),
-)
-# The row outlives its envelope: issue times of a mount only ever grow.
-_envelope = sa.Table(
-    "envelope",
-    _metadata,
-    sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
-    sa.Column("host", sa.String(253), primary_key=True),
-    sa.Column("mount", sa.String(128), primary_key=True),
-    sa.Column("last_issued_at", sa.BigInteger, nullable=False),
-    sa.Column("issued_at", sa.BigInteger),
-    sa.Column("expires_at", sa.BigInteger),
-    sa.Column("state_digest", sa.String(64)),
-    sa.Column("text", sa.Text),
-)
-_receipt = sa.Table(
-    "receipt",
-    _metadata,
-    sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
-    sa.Column("host", sa.String(253), primary_key=True),
-    sa.Column("mount", sa.String(128), primary_key=True),
-    sa.Column("issued_at", sa.BigInteger, nullable=False),
-    sa.Column("expires_at", sa.BigInteger),
-    sa.Column("state_digest", sa.String(64), nullable=False),
-    sa.Column("secrets", sa.JSON, nullable=False),
-    sa.Column("delivered_at", sa.BigInteger, nullable=False),
-)
+if HAS_SQLALCHEMY:
+    _metadata = sa.MetaData()
+    _meta = sa.Table(
+        "hostseal_store",
+        _metadata,
+        sa.Column("schema_version", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+    )
+    _environment = sa.Table(
+        "environment",
+        _metadata,
+        sa.Column("name", sa.String(63), primary_key=True),
+        sa.Column("backend", sa.String(16), nullable=False),
+        sa.Column("key_name", sa.String(63), nullable=False),
+        sa.Column("signing_key", sa.Text, nullable=False),
+        sa.Column("signing_kid", sa.String(64), nullable=False),
+        sa.Column("key_set", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+    )
+    # A row outlives its versions: numbers go on from last_number even after a delete.
+    _secret = sa.Table(
+        "secret",
+        _metadata,
+        sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
+        sa.Column("name", sa.String(255), primary_key=True),
+        sa.Column("last_number", sa.Integer, nullable=False),
+    )
+    _version = sa.Table(
+        "secret_version",
+        _metadata,
+        sa.Column("environment", sa.String(63), primary_key=True),
+        sa.Column("name", sa.String(255), primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("id", sa.String(32), nullable=False, unique=True),
+        sa.Column("ciphertext", sa.Text, nullable=False),
+        sa.Column("fingerprint", sa.String(128), nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.ForeignKeyConstraint(["environment", "name"], ["secret.environment", "secret.name"]),
+    )
+    _host = sa.Table(
+        "host",
+        _metadata,
+        sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
+        sa.Column("name", sa.String(253), primary_key=True),
+        sa.Column("kid", sa.String(64), nullable=False),
+        sa.Column("record", sa.Text, nullable=False),
+        sa.Column("enrolled_at", sa.BigInteger, nullable=False),
+    )
+    # The row outlives its envelope: issue times of a mount only ever grow.
+    _envelope = sa.Table(
+        "envelope",
+        _metadata,
+        sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
+        sa.Column("host", sa.String(253), primary_key=True),
+        sa.Column("mount", sa.String(128), primary_key=True),
+        sa.Column("last_issued_at", sa.BigInteger, nullable=False),
+        sa.Column("issued_at", sa.BigInteger),
+        sa.Column("expires_at", sa.BigInteger),
+        sa.Column("state_digest", sa.String(64)),
+        sa.Column("text", sa.Text),
+    )
+    _receipt = sa.Table(
+        "receipt",
+        _metadata,
+        sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
+        sa.Column("host", sa.String(253), primary_key=True),
+        sa.Column("mount", sa.String(128), primary_key=True),
+        sa.Column("issued_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger),
+        sa.Column("state_digest", sa.String(64), nullable=False),
+        sa.Column("secrets", sa.JSON, nullable=False),
+        sa.Column("delivered_at", sa.BigInteger, nullable=False),
+    )
 
 
 @dataclass(frozen=True)
@@ -506,8 +512,8 @@ def _url(location: str | None) -> sa.URL:
         path = Path(url.database or "")
     else:
         path = Path(location)
-    path = path.expanduser()
-    if not path.is_absolute():
+    path = Path(os.path.expanduser(path))
+    if not path.is_absolute() or "\0" in str(path):
         raise HostsealError(f"store {str(path)!r} is not an absolute path")
     return sa.URL.create("sqlite", database=str(path))
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, hostseal contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Throwaway hosts as fixtures. What a session starts is removed at its end, what a killed one left at the next start."""
+"""Throwaway hosts as fixtures. A session removes what it starts at its end, and at its start what a killed one left."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from tests.rig import engine as rig_engine
 from tests.rig.engine import Engine
 from tests.rig.host import ThrowawayHost, clean_leftovers

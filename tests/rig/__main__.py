@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-from tests.rig import engine, images
+from tests.rig import archives, engine, images
 from tests.rig.host import ThrowawayHost, clean_leftovers, inventory_text, listed
 
 
@@ -19,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     up = actions.add_parser("up", help="create and boot a host (anew when it exists); it stays until 'down'")
     up.add_argument("name")
     up.add_argument("--release", choices=images.RELEASES, default="bookworm")
-    up.add_argument("--load", action="append", choices=images.ARCHIVE_NAMES, default=["busybox"], help="images to load")
+    up.add_argument("--load", action="append", choices=archives.NAMES, default=["busybox"], help="images to load")
     for action, text in (
         ("down", "remove a host"),
         ("reboot", "reboot a host in good order"),
@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         ("inventory", "print an Ansible inventory line"),
     ):
         actions.add_parser(action, help=text).add_argument("name")
+    actions.add_parser("forget", help="remove the rig's images from the engine")
     actions.add_parser("status", help="the engine and the hosts of this checkout")
     build = actions.add_parser("build", help="build images beforehand")
     build.add_argument("--release", choices=images.RELEASES, action="append")
@@ -66,10 +67,15 @@ def main() -> int:
     if options.action == "engine-stop":
         _engine_stop(options.if_idle)
         return 0
+    if options.action == "forget":
+        found = engine.find()
+        if found:
+            images.forget(found)
+        return 0
     outer = engine.ensure()
     if options.action == "build":
         for release in options.release or ["bookworm"]:
-            print(images.prepare(outer, release, images.ARCHIVE_NAMES))
+            print(archives.prepare(outer, release, archives.NAMES))
         return 0
     host = ThrowawayHost(outer, options.name, getattr(options, "release", "bookworm"), owned=False)
     if options.action == "up":

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, hostseal contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Docker engine that the throwaway hosts run on: the machine's own where it answers, else one that the rig starts."""
+"""The Docker engine that throwaway hosts run on: the machine's own where it answers, else one that the rig starts."""
 
 from __future__ import annotations
 

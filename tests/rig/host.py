@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.rig import images
+from tests.rig import archives
 from tests.rig.engine import Engine, RigError
 from tests.rig.paths import IDENT
 
@@ -40,20 +40,21 @@ def _process_identity(pid: int) -> str:
 
 
 class ThrowawayHost:
-    """One host. `owned` hosts belong to the running process: `clean_leftovers` of a later one removes them."""
+    """One host. It belongs to the running process, and `clean_leftovers` removes it when that is gone; with owned=False
+    it is nobody's and stays until `remove`."""
 
     def __init__(self, engine: Engine, name: str, release: str = "bookworm", owned: bool = True) -> None:
         self.engine = engine
         self.name = name
         self.release = release
         self.container = f"hostseal-rig-{IDENT}-{name}"
-        self._owner = _process_identity(os.getpid()) if owned else MANUAL
+        self.owner = _process_identity(os.getpid()) if owned else MANUAL
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     def start(self, load: Sequence[str] = ("busybox",)) -> ThrowawayHost:
-        """Create and boot the host, wait for systemd and its Docker engine, load image archives (see images.archive)."""
-        image = images.prepare(self.engine, self.release, load)
+        """Create and boot the host, wait for systemd and its Docker engine, load archives (see archives.archive)."""
+        image = archives.prepare(self.engine, self.release, load)
         privileged = self.engine.privileged_works(image)
         self.remove()
         self.engine.docker(
@@ -62,18 +63,18 @@ class ThrowawayHost:
             f"--name={self.container}",
             f"--hostname={self.name}",
             f"--label={LABEL}={IDENT}",
-            f"--label={OWNER_LABEL}={self._owner}",
+            f"--label={OWNER_LABEL}={self.owner}",
             *(("--privileged",) if privileged else _UNPRIVILEGED),
             "--cgroupns=private",
             "--stop-signal=SIGRTMIN+3",
             "--tmpfs=/run",
             "--tmpfs=/run/lock",
-            f"--volume={images.ARCHIVES}:/rig/archives:ro",
+            f"--volume={archives.FOLDER}:/rig/archives:ro",
             image,
         )
         self.wait_ready()
         for name in load:
-            self._load(name)
+            self.load(name)
         return self
 
     def remove(self) -> None:
@@ -135,11 +136,12 @@ class ThrowawayHost:
 
     def load(self, name: str) -> None:
         """Load an image archive into the host's engine, as NAME:latest."""
-        images.archive(self.engine, name)
-        self._load(name)
-
-    def _load(self, name: str) -> None:
-        self.run(["docker", "load", "--quiet", "--input", f"/rig/archives/{name}.tar"])
+        file, inside = archives.archive(self.engine, name), archives.image_name(name)
+        self.sh(
+            f"docker load --quiet --input /rig/archives/{file.name} >/dev/null\n"
+            f"docker tag {inside} {name}:latest\n"
+            f"docker rmi {inside} >/dev/null\n"
+        )
 
     def wait_ready(self, engine: bool = True) -> None:
         """Wait until systemd has finished booting and, with `engine`, until Docker answers inside."""

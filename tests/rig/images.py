@@ -1,22 +1,14 @@
 # Copyright (c) 2026, hostseal contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The images of the rig, built from the machine's own package sources, once per recipe.
-
-Two kinds: host images, which the outer engine runs as throwaway hosts, and archives (`docker save` files) that the
-engine inside a host loads.
-"""
+"""The images of the rig, built from the machine's own package sources, once per recipe."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import shlex
 import subprocess
-import tarfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +16,6 @@ from tests.rig.engine import Engine, RigError
 from tests.rig.paths import RIG, locked
 
 FILES = Path(__file__).parent / "files"
-ARCHIVES = RIG / "archives"
 RELEASES = ("bookworm", "trixie")
 BUILD_SECONDS = 1200
 
@@ -180,82 +171,7 @@ def built(engine: Engine, recipe: Recipe) -> str:
     return recipe.tag
 
 
-def _busybox_root(extra: dict[str, bytes]) -> bytes:
-    """A root file system as a tar: static busybox with its commands, plus files (path without leading slash: content)."""
-    busybox = Path("/bin/busybox").read_bytes()
-    commands = subprocess.run(["/bin/busybox", "--list"], capture_output=True, text=True, check=True).stdout.split()
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-
-        def add(
-            name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", link: str = "", mode: int = 0o755
-        ) -> None:
-            member = tarfile.TarInfo(name)
-            member.type, member.size, member.linkname, member.mode = kind, len(content), link, mode
-            tar.addfile(member, io.BytesIO(content))
-
-        for folder in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "var"):
-            add(folder, tarfile.DIRTYPE, mode=0o1777 if folder == "tmp" else 0o755)
-        add("bin/busybox", content=busybox)
-        for command in commands:
-            if command != "busybox":
-                add(f"bin/{command}", tarfile.SYMTYPE, link="busybox")
-        add("etc/passwd", content=b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n", mode=0o644)
-        add("etc/group", content=b"root:x:0:\nnogroup:x:65534:\n", mode=0o644)
-        for path, content in extra.items():
-            for parent in list(Path(path).parents)[-2::-1]:
-                if str(parent) not in ("run",):
-                    add(str(parent), tarfile.DIRTYPE)
-            add(path, content=content, mode=0o644)
-    return buffer.getvalue()
-
-
-def _save(engine: Engine, name: str, digest: str, image: Callable[[], str]) -> Path:
-    """Keep the image that IMAGE() returns as an archive under the name NAME:latest; made again when DIGEST differs."""
-    archive, stamp = ARCHIVES / f"{name}.tar", ARCHIVES / f"{name}.hash"
-    ARCHIVES.mkdir(parents=True, exist_ok=True)
-    with locked(f"archive-{name}"):
-        if not archive.exists() or not stamp.exists() or stamp.read_text(encoding="ascii") != digest:
-            engine.docker("tag", image(), f"{name}:latest")
-            engine.docker("save", "-o", str(archive), f"{name}:latest")
-            engine.docker("rmi", f"{name}:latest")
-            stamp.write_text(digest, encoding="ascii")
-    return archive
-
-
-def _imported(engine: Engine, root: bytes) -> str:
-    """The id of an image with the file system ROOT."""
-    return engine.docker("import", "-c", 'CMD ["sh"]', "-", input=root).stdout.decode().strip()
-
-
-def _busybox(engine: Engine, name: str, extra: dict[str, bytes]) -> Path:
-    root = _busybox_root(extra)
-    return _save(engine, name, hashlib.sha256(root).hexdigest(), lambda: _imported(engine, root))
-
-
-ARCHIVE_NAMES = ("busybox", "busybox-secrets", "mariadb")
-
-
-def archive(engine: Engine, name: str) -> Path:
-    """The archive of the image NAME:latest for hosts to load.
-
-    busybox: static, 2 MB. busybox-secrets: the same, but ships a file /run/secrets/stale. mariadb: Debian's server.
-    """
-    if name == "busybox":
-        return _busybox(engine, name, {})
-    if name == "busybox-secrets":
-        return _busybox(engine, name, {"run/secrets/stale": b"from the image\n"})
-    if name == "mariadb":
-        return _save(engine, name, MARIADB.tag, lambda: built(engine, MARIADB))
-    raise RigError(f"no image archive {name!r}; there are {', '.join(ARCHIVE_NAMES)}")
-
-
-def prepare(engine: Engine, release: str, names: Sequence[str]) -> str:
-    """The tag of RELEASE's host image, with the archives NAMES made too. Side by side: from nothing each takes a minute."""
-    ARCHIVES.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor() as pool:
-        archives = [pool.submit(archive, engine, name) for name in names]
-        tag = built(engine, host_recipe(release))
-        for done in archives:
-            done.result()
-    return tag
+def forget(engine: Engine) -> None:
+    """Remove the rig's images from the engine."""
+    for tag in engine.text("image", "ls", "hostseal-rig", "--format", "{{.Repository}}:{{.Tag}}").split():
+        engine.docker("rmi", tag, check=False)

@@ -19,17 +19,18 @@ check() {
 
 # As Python sees it: the collection by its full name, the agent as in its zipapp, beside the two files that it shares.
 types() {
-    local tree=build/types collection=build/sym/ansible_collections/hostseal/secrets
+    local status=0 tree=build/types collection=build/sym/ansible_collections/hostseal/secrets
     rm -rf "$tree"
     mkdir -p "$tree/hostseald"
     ln -s "$PWD"/roles/host_agent/files/hostseald/*.py "$PWD"/plugins/module_utils/{_model,_envelope}.py "$tree/hostseald"
-    MYPYPATH=$tree mypy -p hostseald &&
-        MYPYPATH=build/sym mypy "$collection"/plugins/{module_utils,plugin_utils,action,modules} &&
-        mypy tests/rig tests/integration/conftest.py
+    MYPYPATH=$tree mypy -p hostseald || status=1
+    MYPYPATH=build/sym mypy "$collection"/plugins/{module_utils,plugin_utils,action,filter} || status=1
+    mypy tests/rig tests/integration/conftest.py || status=1
+    return $status
 }
 
 shells() {
-    git ls-files -z --cached --others --exclude-standard |
+    tests/rig/worktree.sh |
         xargs -0 grep -lE --binary-files=without-match '^#!.*\b(ba)?sh\b' |
         xargs -r shellcheck
 }
@@ -41,7 +42,7 @@ check yamllint yamllint --strict .
 check shellcheck shells
 check antsibull-docs antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all .
 check antsibull-changelog antsibull-changelog lint
-check ansible-lint ansible-lint --offline
+check ansible-lint ansible-lint --offline --nocolor
 check 'ansible-test sanity' tests/rig/sanity.sh
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, hostseal contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the rig keeps its things. All of it is under build/ of the checkout, except sockets, whose paths must be short."""
+"""Where the rig keeps its things: under build/ of the checkout, except sockets, whose paths must be short."""
 
 from __future__ import annotations
 

@@ -13,9 +13,7 @@ copy=$tree/hostseal/secrets
 rm -rf "$tree"
 mkdir -p "$copy"
 cp -r build/collections/ansible_collections/. "$tree"
-git ls-files -z --cached --others --exclude-standard --deduplicate |
-    while IFS= read -r -d '' file; do if [ -e "$file" ]; then printf '%s\0' "$file"; fi; done |
-    tar --null --files-from=- -cf - | tar -xf - -C "$copy"
+tests/rig/worktree.sh | tar --null --files-from=- -cf - | tar -xf - -C "$copy"
 # In a git-ignored folder ansible-test would see no file at all.
 git -C "$copy" init --quiet
 

@@ -4,8 +4,14 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.unit.builders import Place
 
 # No deadline: the machine may be busy. Derandomized: a run says the same as the one before.
 settings.register_profile(
@@ -14,10 +20,42 @@ settings.register_profile(
 settings.load_profile("hostseal")
 
 
-@pytest.fixture(autouse=True)
-def _no_implicit_places(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test may find, or make, the store and keys of whoever runs it."""
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home that has to be as empty at the end as it was at the beginning."""
     home = tmp_path_factory.mktemp("home")
+    yield home
+    assert list(home.iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def _no_implicit_places(monkeypatch: pytest.MonkeyPatch, empty_home: Path) -> None:
+    """No test may find, or make, the store and keys of whoever runs it."""
     for name in ("HOSTSEAL_STORE", "HOSTSEAL_KEY_PATH", "ENC_KEY_PATH", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("HOME", str(empty_home))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A store and keys in directories of the test's own; nothing is declared yet."""
+    return Place(tmp_path / "store" / "store.db", tmp_path / "keys")
+
+
+@pytest.fixture
+def prod(place: Place) -> Place:
+    """The same, with the environment prod declared."""
+    place.declare_environment("prod")
+    return place
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of half a mebibyte."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "hostseal-test", where], check=True, timeout=30)
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", where], check=True, timeout=30)

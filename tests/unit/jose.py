@@ -4,7 +4,7 @@
 
 """JOSE by hand, from the RFCs and primitives alone.
 
-Tests forge messages with it that the library would not make, and check that what the library makes is what the RFCs say.
+Tests forge messages with it that the library would not make, and check that what it makes is what the RFCs say.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _wrapping_key(secret: bytes) -> bytes:
 
 
 def jwe(header: dict[str, Any], plaintext: bytes, recipient: bytes) -> str:
-    """Compact serialization of RFC 7516: ECDH-ES+A256KW with A256GCM to the X25519 key RECIPIENT, whatever HEADER says."""
+    """Compact serialization of RFC 7516: ECDH-ES+A256KW, A256GCM, to the X25519 key RECIPIENT, whatever HEADER says."""
     ephemeral = X25519PrivateKey.generate()
     secret = ephemeral.exchange(X25519PublicKey.from_public_bytes(recipient))
     epk = {"kty": "OKP", "crv": "X25519", "x": b64u(raw(ephemeral))}

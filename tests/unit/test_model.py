@@ -78,14 +78,19 @@ def test_accepted_name_is_one_harmless_path_component(name: str) -> None:
         assert name.isprintable()
 
 
-@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True), st.from_regex(r"[A-Za-z0-9][\w.-]{0,99}", fullmatch=True))
+@given(
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9][\w.-]{0,99}", fullmatch=True),
+)
 def test_volume_name_parts_again(environment: str, mount: str) -> None:
     if not mount.isascii():
         return
     assert model.split_volume(model.volume_name(environment, mount)) == (environment, mount)
 
 
-@pytest.mark.parametrize("name", ["prod", "", ".db", "prod.", "pr od.db", "prod./db", "prod...", "../prod.db", "prod.db\n"])
+@pytest.mark.parametrize(
+    "name", ["prod", "", ".db", "prod.", "pr od.db", "prod./db", "prod...", "../prod.db", "prod.db\n"]
+)
 def test_volume_that_is_none_of_ours(name: str) -> None:
     with pytest.raises(HostsealError):
         model.split_volume(name)
@@ -126,7 +131,9 @@ def test_bad_target_is_refused(target: object) -> None:
     str(caught.value).encode()
 
 
-@pytest.mark.parametrize("target", ["a", "a/b/c", ".hidden", "a..b", "a/.b", "tls.key", "schlüssel", "with space", "x" * 255])
+@pytest.mark.parametrize(
+    "target", ["a", "a/b/c", ".hidden", "a..b", "a/.b", "tls.key", "schlüssel", "with space", "x" * 255]
+)
 def test_good_target(target: str) -> None:
     assert model.check_target(target) == target
 
@@ -177,18 +184,45 @@ def test_accepted_targets_can_all_be_written(targets: list[str]) -> None:
     assert not files & directories
 
 
-@pytest.mark.parametrize("value", ["abc", -1, 2**32, 2**32 - 1, "4294967295", True, False, "0x10", "", "-1", "+1", " 1", "１", 1.0, None, "root", []])
+@pytest.mark.parametrize(
+    "value",
+    ["abc", -1, 2**32, 2**32 - 1, "4294967295", True, False, "0x10", "", "-1", "+1", " 1", "１", 1.0, None, "root", []],
+)
 def test_bad_id(value: object) -> None:
     with pytest.raises(HostsealError, match="^uid "):
         model.check_id("uid", value)
 
 
-@pytest.mark.parametrize(("value", "number"), [(0, 0), ("0", 0), (999, 999), ("999", 999), (2**32 - 2, 2**32 - 2), ("0010", 10)])
+@pytest.mark.parametrize(
+    ("value", "number"), [(0, 0), ("0", 0), (999, 999), ("999", 999), (2**32 - 2, 2**32 - 2), ("0010", 10)]
+)
 def test_good_id(value: object, number: int) -> None:
     assert model.check_id("gid", value) == number
 
 
-@pytest.mark.parametrize("value", ["0999", "rw", "4755", "04755", "1777", "u+r", "", "44", "0o444", "-444", "444\n", " 444", "４４４", None, True, 4.44, [], "0000444"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0999",
+        "rw",
+        "4755",
+        "04755",
+        "1777",
+        "u+r",
+        "",
+        "44",
+        "0o444",
+        "-444",
+        "444\n",
+        " 444",
+        "４４４",
+        None,
+        True,
+        4.44,
+        [],
+        "0000444",
+    ],
+)
 def test_bad_mode(value: object) -> None:
     with pytest.raises(HostsealError, match="is not three octal digits"):
         model.check_mode(value)
@@ -196,7 +230,13 @@ def test_bad_mode(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("value", "understood", "advice"),
-    [(444, "0674", '"0674"'), (292, "0444", '"0444"'), (0, "0000", '"0000"'), (0o4755, "04755", '"0755"'), (-1, "07777", '"0777"')],
+    [
+        (444, "0674", '"0674"'),
+        (292, "0444", '"0444"'),
+        (0, "0000", '"0000"'),
+        (0o4755, "04755", '"0755"'),
+        (-1, "07777", '"0777"'),
+    ],
 )
 def test_mode_as_a_number_says_what_was_understood(value: int, understood: str, advice: str) -> None:
     with pytest.raises(HostsealError) as caught:
@@ -205,7 +245,9 @@ def test_mode_as_a_number_says_what_was_understood(value: int, understood: str, 
     assert f"mode: {advice}" in str(caught.value)
 
 
-@pytest.mark.parametrize(("value", "mode"), [("444", 0o444), ("0444", 0o444), ("00400", 0o400), ("0640", 0o640), ("000", 0)])
+@pytest.mark.parametrize(
+    ("value", "mode"), [("444", 0o444), ("0444", 0o444), ("00400", 0o400), ("0640", 0o640), ("000", 0)]
+)
 def test_good_mode(value: str, mode: int) -> None:
     assert model.check_mode(value) == mode
     assert model.check_mode(model.mode_text(mode)) == mode
@@ -218,13 +260,25 @@ def test_mode_text_is_read_back(mode: int) -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("90d", 7776000), ("12h", 43200), ("30m", 1800), ("10s", 10), ("2w", 1209600), ("15", 15), (15, 15), (0, 0), (" 5m ", 300)],
+    [
+        ("90d", 7776000),
+        ("12h", 43200),
+        ("30m", 1800),
+        ("10s", 10),
+        ("2w", 1209600),
+        ("15", 15),
+        (15, 15),
+        (0, 0),
+        (" 5m ", 300),
+    ],
 )
 def test_duration(value: object, seconds: int) -> None:
     assert model.check_duration("splay", value) == seconds
 
 
-@pytest.mark.parametrize("value", ["", "d", "1y", "-1", -1, "1.5h", 1.5, True, None, "1 d", "1h30m", "1" * 10, "１d", [], "1D"])
+@pytest.mark.parametrize(
+    "value", ["", "d", "1y", "-1", -1, "1.5h", 1.5, True, None, "1 d", "1h30m", "1" * 10, "１d", [], "1D"]
+)
 def test_bad_duration(value: object) -> None:
     with pytest.raises(HostsealError, match="splay .* is not a duration"):
         model.check_duration("splay", value)
@@ -237,7 +291,9 @@ def test_duration_beyond_all_reason_is_refused(value: str) -> None:
         model.check_duration("expires_after", value)
 
 
-@pytest.mark.parametrize(("value", "name"), [("SIGHUP", "SIGHUP"), ("hup", "SIGHUP"), ("sigusr1", "SIGUSR1"), ("TERM", "SIGTERM")])
+@pytest.mark.parametrize(
+    ("value", "name"), [("SIGHUP", "SIGHUP"), ("hup", "SIGHUP"), ("sigusr1", "SIGUSR1"), ("TERM", "SIGTERM")]
+)
 def test_signal(value: str, name: str) -> None:
     assert model.check_signal(value) == name
 
@@ -253,7 +309,9 @@ def _mount(**changes: Any) -> dict[str, Any]:
 
 
 def test_mount_with_defaults() -> None:
-    mount = Mount.from_options(_mount(secrets=["password", {"source": "key", "target": "tls/key", "uid": "999", "mode": "0400"}]))
+    mount = Mount.from_options(
+        _mount(secrets=["password", {"source": "key", "target": "tls/key", "uid": "999", "mode": "0400"}])
+    )
     assert mount.volume == "prod.db"
     assert mount.entries == (
         model.Entry("password", "password", 0, 0, 0o444, None),
@@ -319,7 +377,12 @@ _json = st.recursive(
 )
 
 
-@given(st.fixed_dictionaries({}, optional={name: _json for name in ("environment", "name", "secrets", "splay", "owner", "change_signal", "x")}))
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys(("environment", "name", "secrets", "splay", "owner", "change_signal", "x"), _json),
+    )
+)
 def test_mount_of_anything_is_a_mount_or_our_error(options: dict[str, Any]) -> None:
     try:
         Mount.from_options(options)
@@ -327,7 +390,12 @@ def test_mount_of_anything_is_a_mount_or_our_error(options: dict[str, Any]) -> N
         assert len(str(error)) < 600
 
 
-@given(st.fixed_dictionaries({"source": _json | st.just("a")}, optional={name: _json for name in ("target", "uid", "gid", "mode", "version", "x")}))
+@given(
+    st.fixed_dictionaries(
+        {"source": _json | st.just("a")},
+        optional=dict.fromkeys(("target", "uid", "gid", "mode", "version", "x"), _json),
+    )
+)
 def test_entry_of_anything_is_an_entry_or_our_error(options: dict[str, Any]) -> None:
     try:
         entry = model.Entry.from_options(options)

@@ -10,11 +10,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from jwcrypto.jwk import JWK
+from typing import TYPE_CHECKING
 
 from ...module_utils._envelope import canonical
 from ...module_utils._model import HostsealError
+
+if TYPE_CHECKING:
+    from jwcrypto.jwk import JWK
 
 
 @dataclass(frozen=True)

@@ -24,18 +24,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from jwcrypto.common import base64url_decode, base64url_encode
-from jwcrypto.jwk import JWK
-
 from ...module_utils._envelope import load_signing_key
 from ...module_utils._model import HostsealError, check_name
 from .._paths import implicit_path
 from . import Backend, Binding
+
+with contextlib.suppress(ImportError):  # Action tells it
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    from jwcrypto.common import base64url_decode, base64url_encode
+    from jwcrypto.jwk import JWK
 
 FORMAT = 1
 _ROOT = "fingerprint-root"
@@ -105,6 +106,8 @@ class LocalKey(Backend):
 def key_directory(option: str | None) -> Path:
     """The key directory: the option, else the user's own; never the store's directory."""
     if option:
+        if not os.path.isabs(option):
+            raise HostsealError(f"key_path {option!r} is not an absolute path")
         return Path(option)
     return implicit_path("XDG_CONFIG_HOME", ".config", "keys", "key_path", "HOSTSEAL_KEY_PATH")
 
@@ -123,7 +126,12 @@ def versions(directory: Path, name: str) -> list[int]:
 def create(directory: Path, name: str) -> bool:
     """Make the key NAME with version 1. False when it is there already; it is checked then."""
     path = key_file(directory, name)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise HostsealError(f"key directory {directory} is not a directory") from None
+    except OSError as error:
+        raise HostsealError(f"key directory {directory} can't be made: {error.strerror}") from None
     with _locked(directory):
         if os.path.lexists(path):
             _read(path)
@@ -192,10 +200,11 @@ def _read(path: Path) -> _Keys:
         if path.is_symlink():
             raise HostsealError(f"key file {path} is a symbolic link: put the file itself there") from None
         raise HostsealError(f"key file {path} can't be read: {error.strerror}") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise HostsealError(f"key file {path} is not a regular file")
     with open(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise HostsealError(f"key file {path} is not a regular file")
         if found.st_uid not in (0, os.geteuid()):
             raise HostsealError(f"key file {path} belongs to user {found.st_uid}, not to you or root")
         if found.st_mode & 0o077:

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import time
 
 import pytest
 
@@ -85,6 +87,7 @@ def test_an_update_is_seen_as_a_set_by_running_containers(agent: RunningAgent, p
         "new": b"2",
     }
     assert folder.stat().st_ino == inode
+    time.sleep(1.2)
     assert len([path for path in folder.iterdir() if path.name.startswith("..")]) == 2
 
 
@@ -97,8 +100,11 @@ def test_removal_of_a_live_mount(agent: RunningAgent, prod: Environment, on_remo
     assert (folder / "db_password").exists() == (on_remove == "keep")
     assert folder.exists()
     assert "no mount" in agent.refused_mount()
+    # Docker asks before it unmounts, and would not unmount what is not there.
+    assert agent.plugin("VolumeDriver.Get", Name="prod.db")["Volume"]["Status"] == {"removed": True}
     agent.unmount()
     assert not folder.exists()
+    assert agent.plugin("VolumeDriver.Get", Name="prod.db") == {"Err": "no such volume"}
 
 
 def test_a_mount_that_comes_back_reaches_the_container_that_still_runs(agent: RunningAgent, prod: Environment) -> None:
@@ -134,8 +140,6 @@ def test_a_view_that_docker_does_not_see_is_refused(agent: RunningAgent, prod: E
     agent.unmount_tmpfs()
     agent.mount_tmpfs()
     agent.control("GET", "/v1/status")
-    import subprocess
-
     subprocess.run(["umount", agent.published], check=True)
     agent._mounted.remove(agent.published)
     assert "not a view" in agent.refused_mount()

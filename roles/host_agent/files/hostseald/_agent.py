@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from ._changes import Changes
 from ._docker_client import ENDED, DockerClient
 from ._envelope import File, Statement, decrypt, read_key_set, read_statement, unverified_statement
 from ._host import Host
+from ._later import Later
 from ._model import HostsealError, mode_text, split_volume
 from ._paths import Paths
 from ._reconcile import Reconciler, looks_like_docker
@@ -64,6 +66,7 @@ class Agent:
         self._docker = DockerClient(paths.docker_helper)
         self._changes = Changes(paths.changes, self._docker, audit)
         self._reconciler = Reconciler(self._users, self._docker, self._drop_leaked, quiet, gap)
+        self._later = Later(1.0, self._tidy)
         self._held: dict[str, Held] = {}
         self._locks: dict[str, _Locks] = {}
         self._locks_guard = threading.Lock()
@@ -88,8 +91,7 @@ class Agent:
             self._volumes.wipe(volume, held=False)
             self._audit.write("wipe", {"volume": volume, "why": "it has no users"})
             return
-        if volume in self._volumes.names():
-            self._volumes.settle(volume)
+        self._volumes.settle(volume)
         held = self._find(volume)
         if held is None or held.statement is None or self._volumes.current(volume) == held.statement.issued_at:
             return
@@ -100,6 +102,11 @@ class Agent:
             self._volumes.publish(volume, statement.issued_at)
         except (HostsealError, OSError) as error:
             self._audit.write("refusal", {"what": "refresh", "volume": volume, "reason": _text(error)})
+
+    def _tidy(self, volume: str) -> None:
+        """A moment after a swap: remove the generation before."""
+        with suppress(OSError), self._lock(volume).mount:
+            self._volumes.settle(volume)
 
     # -- Docker's side ----------------------------------------------------------------------------------------------
 
@@ -164,6 +171,10 @@ class Agent:
         """Where Docker finds VOLUME; Unknown when the host has none."""
         self._known(volume)
         return self.published(volume)
+
+    def in_use(self, volume: str) -> bool:
+        """Whether Docker has VOLUME mounted."""
+        return self._users.total(volume) > 0
 
     def published(self, volume: str) -> str:
         """Where Docker would find VOLUME."""
@@ -274,6 +285,7 @@ class Agent:
                 if before is None or before.statement is None or before.statement.state_digest != digest:
                     self._changes.schedule(volume, statement.options, statement.issued_at)
                 self._volumes.publish(volume, statement.issued_at)
+                self._later.ask(volume)
         if not again:
             self._audit.write("deliver", {**describe(statement), "users": users})
         return {
@@ -300,12 +312,13 @@ class Agent:
             self._state.save_mark(volume, self._mark(volume, held))
             keep = held.statement is not None and held.statement.options.on_remove == "keep"
             with locks.mount:
+                users = self._users.total(volume)
+                if not (keep and users):
+                    # Before the envelope: dying in between must not leave files that no later removal would find.
+                    self._volumes.wipe(volume, held=users > 0)
                 self._state.remove(volume)
                 self._held.pop(volume, None)
                 self._changes.forget(volume)
-                users = self._users.total(volume)
-                if not (keep and users):
-                    self._volumes.wipe(volume, held=users > 0)
             self._state.sync()
         self._audit.write("remove", {"volume": volume, "users": users, "kept": bool(keep and users)})
         return {"changed": True}

@@ -74,8 +74,8 @@ def read_request(connection: socket.socket, longest_body: int) -> Request:
     """Read one request; HttpError when it is malformed, too long or too slow, EOFError when nothing came."""
     deadline = time.monotonic() + SECONDS_TO_READ
     data = bytearray()
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        if len(data) > MAX_HEAD_BYTES:
+    while (end := data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)) < 0:
+        if len(data) >= MAX_HEAD_BYTES:
             raise HttpError(400, "the request's head is too long")
         if not _receive(connection, data, deadline):
             if not data:
@@ -166,7 +166,7 @@ class Service:
                     status, payload = error.status, {"reason": error.reason, "Err": error.reason}
                 except (EOFError, ConnectionError):
                     return
-                except Exception as error:  # noqa: BLE001 - whatever it is, this thread must answer
+                except Exception as error:
                     # Not its text: a library may have put anything into it.
                     at = error.__traceback__
                     while at is not None and at.tb_next is not None:

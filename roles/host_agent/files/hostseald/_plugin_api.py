@@ -75,11 +75,16 @@ class PluginApi:
 
     def _get(self, asked: dict[str, Any]) -> dict[str, Any]:
         name = _string(asked, "Name")
+        volume: dict[str, Any]
         try:
             statement = self._agent.statement(name)
         except UnknownMountError:
-            return {"Err": "no such volume"}
-        volume: dict[str, Any] = {"Name": name, "Mountpoint": self._agent.path(name), "Status": {"damaged": True}}
+            if not self._agent.in_use(name):
+                return {"Err": "no such volume"}
+            # Removed while containers have it. Docker sends no Unmount for a volume that is not there.
+            volume = {"Name": name, "Mountpoint": self._agent.published(name), "Status": {"removed": True}}
+            return {"Volume": volume, "Err": ""}
+        volume = {"Name": name, "Mountpoint": self._agent.published(name), "Status": {"damaged": True}}
         if statement is not None:
             volume["CreatedAt"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(statement.issued_at // 1000))
             volume["Status"] = {

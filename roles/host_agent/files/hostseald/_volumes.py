@@ -10,7 +10,8 @@
         ..data                  -> ..1700000000000
         db_password             -> ..data/db_password
 
-Renaming a new ``..data`` over the old one changes all files at once (Kubernetes' AtomicWriter does the same).
+Renaming a new ``..data`` over the old one changes all files at once (Kubernetes' AtomicWriter does the same). The
+generation before stays for a moment: somebody may have read the old link and be about to follow it.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class Volumes:
         _make_folder(folder)
         if not self._same(folder, self.path(volume)):
             raise HostsealError(f"{self.path(volume)} does not show {folder}")
+        self.settle(volume)  # never three generations: the file system is small
         generation = os.path.join(folder, "..writing")
         _remove_tree(generation)
         try:
@@ -124,25 +126,28 @@ class Volumes:
             _remove_tree(os.path.join(self._root, volume, f"..{issued_at}"))
 
     def publish(self, volume: str, issued_at: int) -> None:
-        """Show a prepared generation and remove what is older."""
+        """Show a prepared generation instead of the one before, which is left to a later settle()."""
         folder = os.path.join(self._root, volume)
+        before = self.current(volume)
         link = os.path.join(folder, "..new")
         if os.path.lexists(link):
             os.unlink(link)
         os.symlink(f"..{issued_at}", link)
         os.rename(link, os.path.join(folder, "..data"))
-        self.settle(volume)
+        self.settle(volume, keep=before)
 
-    def settle(self, volume: str) -> None:
+    def settle(self, volume: str, keep: int | None = None) -> None:
         """Make the names in a volume those of its generation: ends a swap, also one that a crash cut off."""
         folder = os.path.join(self._root, volume)
+        if not os.path.isdir(folder):
+            return
         issued_at = self.current(volume)
         generation = f"..{issued_at}" if issued_at is not None else None
         wanted = set(os.listdir(os.path.join(folder, generation))) if generation else set()
         present = set(os.listdir(folder))
         for name in wanted - present:
             os.symlink(f"..data/{name}", os.path.join(folder, name))
-        for name in present - wanted - {"..data", generation}:
+        for name in present - wanted - {"..data", generation, f"..{keep}"}:
             _remove_tree(os.path.join(folder, name))
 
     def wipe(self, volume: str, held: bool) -> None:

@@ -1,0 +1,179 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent: how fast it answers Docker, how fast new bytes are seen, what it costs while idle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+from collections.abc import Iterator
+
+from tests.benchmarks.places import AgentHost, BenchError, Places, mount
+from tests.benchmarks.rows import Row, spread
+
+SECRETS = 10
+LARGE = 64 << 10
+TARGET = "first"
+
+
+def mounts(places: Places) -> Iterator[Row]:
+    """Mount over the socket that Docker uses, against systemd-creds."""
+    host, sizes = places.host("main"), places.sizes
+    for size, kind in ((32, "10 secrets of 32 bytes"), (LARGE // SECRETS, "10 secrets, together 64 KiB")):
+        host.control.declare({f"l{size}-{number}": os.urandom(size) for number in range(SECRETS)})
+        secrets = [f"l{size}-{number}" for number in range(SECRETS)]
+        names = [f"latency{size}-{number}" for number in range(sizes.mount_volumes)]
+        host.deliver([mount(name, secrets) for name in names])
+        volumes = [f"prod.{name}" for name in names]
+        taken = host.call("mounts", volumes=volumes, rounds=sizes.mount_rounds, target=secrets[0])
+        theirs = statistics.median(host.call("credentials", files=SECRETS, bytes=size, rounds=sizes.credential_rounds))
+        first, again, unmount = (spread(taken[name]) for name in ("first", "again", "unmount"))
+        yield Row(
+            what=f"the agent's Mount: {kind}",
+            measured=f"median {first['median']:.1f} ms, 99th percentile {first['p99']:.1f} ms (n {first['n']}) when it"
+            f" has to open the envelope; {again['median']:.1f} / {again['p99']:.1f} ms when the files are there;"
+            f" Unmount {unmount['median']:.1f} / {unmount['p99']:.1f} ms",
+            instead=f"systemd-creds decrypts the same files: {theirs:.0f} ms (median of {sizes.credential_rounds})",
+            ratio=first["median"] / theirs,
+            target="median 5 ms, 99th percentile 20 ms",
+            met=first["median"] <= 5 and first["p99"] <= 20,
+            numbers={"first": first, "again": again, "unmount": unmount, "systemd_creds_ms": theirs},
+        )
+
+
+def live_update(places: Places) -> Iterator[Row]:
+    """New envelopes for mounts that are in use, against Swarm's way to change a secret."""
+    host, sizes = places.host("main"), places.sizes
+    names = [f"live{number}" for number in range(sizes.live_mounts)]
+    wanted = [mount(name, [TARGET, *(f"more{number}" for number in range(SECRETS - 1))]) for name in names]
+    host.control.declare({f"more{number}": os.urandom(32) for number in range(SECRETS - 1)})
+    totals, each = [], []
+    for number in range(sizes.live_rounds + 1):
+        value = os.urandom(32)
+        host.control.declare({TARGET: value})
+        envelopes = host.control.seal([(host.name, one) for one in wanted])
+        if number == 0:
+            host.call("deliver", envelopes)
+            continue
+        digests = dict.fromkeys(envelopes, hashlib.sha256(value).hexdigest())
+        answer = host.call("update", envelopes, digests=digests, target=TARGET)
+        totals.append(answer["total"])
+        each += answer["each"]
+    swarm = statistics.median(host.call("swarm_update", rounds=sizes.swarm_rounds))
+    total, one = statistics.median(totals), spread(each)
+    yield Row(
+        what=f"new envelopes for {len(names)} mounts in use, until all show the new bytes",
+        measured=f"{total:.0f} ms for all, one after the other (median of {len(totals)}, most {max(totals):.0f});"
+        f" one: median {one['median']:.1f} ms, 99th percentile {one['p99']:.1f} ms, durable on disk included",
+        instead=f"Swarm's secret rotation, one service: {swarm:.0f} ms, and its container is replaced",
+        ratio=total / swarm,
+        target="200 ms",
+        met=total <= 200,
+        numbers={"totals_ms": totals, "each_ms": one, "swarm_ms": swarm},
+    )
+
+
+def idle(places: Places) -> Iterator[Row]:
+    """Memory and processor time of the agent after it has served large mounts."""
+    host, sizes = places.host("main"), places.sizes
+    host.control.declare({f"i{number}": os.urandom(LARGE // SECRETS) for number in range(SECRETS)})
+    secrets = [f"i{number}" for number in range(SECRETS)]
+    names = [f"idle{number}" for number in range(sizes.mount_volumes)]
+    host.deliver([mount(name, secrets) for name in names])
+    host.call("mounts", volumes=[f"prod.{name}" for name in names], rounds=1, target=secrets[0])
+    found = host.call("idle", seconds=sizes.idle_seconds)
+    yield Row(
+        what=f"the agent's memory after {len(names)} mounts of 64 KiB",
+        measured=f"{found['rss'] / 2**20:.1f} MiB resident",
+        instead=f"the Docker engine beside it: {found['docker_rss'] / 2**20:.0f} MiB",
+        ratio=found["rss"] / found["docker_rss"],
+        target="40 MiB or less",
+        met=found["rss"] <= 40 << 20,
+        numbers=found,
+    )
+    yield Row(
+        what="the agent's processor time while idle",
+        measured=f"{found['cpu_ms']:.2f} ms in {sizes.idle_seconds} s",
+        instead="",
+        ratio=None,
+        target="none",
+        met=found["cpu_ms"] <= sizes.idle_seconds * 0.1,
+        numbers={"cpu_ms": found["cpu_ms"], "seconds": sizes.idle_seconds},
+    )
+
+
+def docker_run(places: Places) -> Iterator[Row]:
+    """Starting a container with secrets, without any, and with a local volume of the same files."""
+    host, sizes = places.host("main"), places.sizes
+    secrets = [f"r{number}" for number in range(SECRETS)]
+    host.control.declare({name: os.urandom(32) for name in secrets})
+    host.deliver([mount("run", secrets)])
+    bare = ["docker", "run", "--rm", "--network=none"]
+    common = "type=volume,target=/run/secrets,readonly"
+    local = [*bare, "--mount", f"{common},source=local"]
+    fill = "for n in $(seq 0 9); do head -c 32 /dev/urandom > /run/secrets/r$n; done"
+    host.machine.run(["docker", "run", "--rm", "-v", "local:/run/secrets", "busybox", "sh", "-c", fill])
+    ours = [*bare, "--mount", f"{common},source=prod.run,volume-driver=hostseal,volume-nocopy"]
+    seen = host.machine.out(*ours, "busybox", "ls", "/run/secrets").split()
+    if seen != sorted(secrets):
+        raise BenchError(f"the container sees {seen}")
+    taken = host.call(
+        "commands",
+        commands={
+            name: [*argv, "busybox", "true"] for name, argv in (("secrets", ours), ("none", bare), ("local", local))
+        },
+        rounds=sizes.docker_runs,
+    )
+    medians = {name: statistics.median(samples) for name, samples in taken.items()}
+    ratio = medians["secrets"] / medians["none"]
+    yield Row(
+        what="`docker run` of a container with 10 secrets",
+        measured=f"median {medians['secrets']:.0f} ms (n {sizes.docker_runs}, in turns)",
+        instead=f"without secrets: {medians['none']:.0f} ms; with a local volume: {medians['local']:.0f} ms"
+        f" (ratio {medians['secrets'] / medians['local']:.3f})",
+        ratio=ratio,
+        target="ratio 1.05 or less against without",
+        met=ratio <= 1.05,
+        numbers={name: spread(samples) for name, samples in taken.items()},
+    )
+
+
+def docker_restart(places: Places) -> Iterator[Row]:
+    """Restarting the engine of three hosts in turns: many volumes of ours, none, as many local ones."""
+    sizes = places.sizes
+    names = [f"known{number}" for number in range(sizes.known_volumes)]
+    hosts = {"ours": places.host("known"), "none": places.host("unknown"), "local": places.host("local", False)}
+    ours = hosts["ours"]
+    ours.control.declare({"k": os.urandom(32)})
+    ours.deliver([mount(name, ["k"]) for name in names])
+    for name, driver in (("ours", "hostseal"), ("local", "local")):
+        prefix = "prod." if driver == "hostseal" else ""
+        count = hosts[name].call("make_volumes", volumes=[f"{prefix}{one}" for one in names], driver=driver)
+        if count != len(names):
+            raise BenchError(f"Docker knows {count} volumes, not {len(names)}")
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in hosts}
+    for number in range(sizes.restarts):
+        order: list[str] = list(hosts)
+        turn = number % len(order)
+        for name in order[turn:] + order[:turn]:
+            taken[name].append(_restart(hosts[name]))
+    whole = {name: statistics.median(one["stop"] + one["start"] for one in runs) for name, runs in taken.items()}
+    start = {name: statistics.median(one["start"] for one in runs) for name, runs in taken.items()}
+    yield Row(
+        what=f"restart of Docker with {len(names):,} of our volumes",
+        measured=f"median {whole['ours']:.0f} ms, its start alone {start['ours']:.0f} ms"
+        f" (n {sizes.restarts}, in turns)",
+        instead=f"without volumes: {whole['none']:.0f} ms, start {start['none']:.0f} ms;"
+        f" with {len(names):,} local volumes: {whole['local']:.0f} ms, start {start['local']:.0f} ms",
+        ratio=whole["ours"] / whole["none"],
+        target="ratio 1.1 or less against none",
+        met=whole["ours"] / whole["none"] <= 1.1,
+        numbers={"restart_ms": whole, "start_ms": start, "runs": taken},
+    )
+
+
+def _restart(host: AgentHost) -> dict[str, float]:
+    answer: dict[str, float] = host.call("restart_docker")
+    return answer

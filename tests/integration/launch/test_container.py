@@ -1,0 +1,231 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module container, and Docker's own command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .conftest import Control, Site
+
+SECRETS = {"environment": "prod", "mount": "db"}
+
+
+@pytest.fixture
+def node(site: Site) -> Iterator[Control]:
+    """The control node; the containers that the test makes are removed."""
+    yield site.control
+    for name in site.control.docker("ps", "--all", "--quiet").stdout.split():
+        site.control.docker("rm", "--force", "--volumes", name)
+
+
+def container(name: str, **options: Any) -> dict[str, Any]:
+    """A task, of the same name as its container."""
+    common = {"image": "busybox", "command": "sleep 600", "stop_signal": "KILL"}
+    return {"name": name, "hostseal.secrets.container": {"name": name, **common, **options}}
+
+
+def again(task: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """TASK once more, with other options."""
+    arguments = {**task["hostseal.secrets.container"], **options}
+    return {"name": f"{task['name']} again", "hostseal.secrets.container": arguments}
+
+
+def identity(node: Control, name: str) -> str:
+    return node.docker("inspect", "--format", "{{.Id}}", name).stdout
+
+
+def test_container_gets_the_mount_read_only_and_is_not_made_anew(node: Control) -> None:
+    task = container("plain", secrets=SECRETS)
+    outcome = node.tasks(task, again(task))
+    assert outcome.rc == 0, outcome.output
+    assert [outcome.results[name]["changed"] for name in ("plain", "plain again")] == [True, False]
+    mounts = json.loads(node.docker("inspect", "--format", "{{json .HostConfig.Mounts}}", "plain").stdout)
+    assert mounts == [
+        {
+            "Type": "volume",
+            "Source": "prod.db",
+            "Target": "/run/secrets",
+            "ReadOnly": True,
+            "VolumeOptions": {"NoCopy": True, "DriverConfig": {"Name": "hostseal"}},
+        }
+    ]
+    assert outcome.results["plain"]["container"]["Name"] == "/plain"
+    assert node.docker("exec", "plain", "ls", "/run/secrets").stdout.split() == ["db_password", "shared"]
+    refused = node.docker("exec", "plain", "sh", "-c", "echo x > /run/secrets/x", check=False)
+    assert "Read-only file system" in refused.stderr
+
+
+def test_adding_the_mount_makes_the_container_anew_once(node: Control) -> None:
+    bare = container("grows")
+    assert node.tasks(bare).rc == 0
+    before = identity(node, "grows")
+    outcome = node.tasks(again(bare, secrets=SECRETS, mounts=[{"target": "/scratch", "type": "tmpfs"}]))
+    assert outcome.results["grows again"]["changed"] is True, outcome.output
+    after = identity(node, "grows")
+    assert after != before
+    moved = again(bare, secrets={**SECRETS, "target": "/secrets"}, mounts=[{"target": "/scratch", "type": "tmpfs"}])
+    without = {**again(bare), "name": "without"}
+    outcome = node.tasks({**moved, "name": "moved"}, {**moved, "name": "moved again"}, without)
+    assert [outcome.results[name]["changed"] for name in ("moved", "moved again", "without")] == [True, False, False]
+    assert node.docker("exec", "grows", "ls", "/secrets").stdout.split() == ["db_password", "shared"]
+
+
+def test_check_and_diff_mode_predict(node: Control) -> None:
+    wanted = container("foretold", secrets=SECRETS)
+    unknown = container("unknown", secrets={"environment": "prod", "mount": "later"})
+    outcome = node.tasks(wanted, unknown, arguments=("--check", "--diff"))
+    assert outcome.rc == 0, outcome.output
+    assert [outcome.results[name]["changed"] for name in ("foretold", "unknown")] == [True, True]
+    assert outcome.results["foretold"]["diff"]
+    assert "'prod.later'" in outcome.output
+    assert "predicted" in outcome.output
+    assert node.docker("ps", "--all", "--quiet").stdout == ""
+
+
+def test_stopped_and_absent(node: Control) -> None:
+    task = container("brief", secrets=SECRETS)
+    gone = {"environment": "prod", "mount": "never"}
+    outcome = node.tasks(
+        task,
+        {**again(task, state="stopped"), "name": "stop"},
+        {"name": "remove", "hostseal.secrets.container": {"name": "brief", "state": "absent", "secrets": gone}},
+        {"name": "remove again", "hostseal.secrets.container": {"name": "brief", "state": "absent"}},
+    )
+    assert outcome.rc == 0, outcome.output
+    assert [outcome.results[name]["changed"] for name in ("brief", "stop", "remove", "remove again")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.fixture
+def victim(node: Control) -> dict[str, Any]:
+    """A running container without secrets; a refused task must leave it as it is."""
+    task = container("victim")
+    assert node.tasks(task).rc == 0
+    return task
+
+
+def test_refusals_leave_a_running_container_alone(node: Control, victim: dict[str, Any]) -> None:
+    before = identity(node, "victim")
+    node.docker("volume", "create", "prod.shadow")
+    cases: dict[str, tuple[dict[str, Any], list[str]]] = {
+        "mounts": (
+            {"secrets": SECRETS, "mounts": [{"target": "/run/secrets/", "type": "tmpfs"}]},
+            ["mounts already", "/run/secrets"],
+        ),
+        "volumes": (
+            {"secrets": SECRETS, "volumes": ["data:/data", "other:/run/secrets:ro"]},
+            ["volumes already", "/run/secrets"],
+        ),
+        "anonymous": ({"secrets": SECRETS, "volumes": ["/run/secrets"]}, ["volumes already"]),
+        "tmpfs": ({"secrets": {**SECRETS, "target": "/s"}, "tmpfs": ["//s:size=1m"]}, ["tmpfs already", "/s"]),
+        "unknown": (
+            {"secrets": {"environment": "prod", "mount": "bd"}},
+            ["no volume 'prod.bd'", "hostseal.secrets.mount"],
+        ),
+        "shadow": (
+            {"secrets": {"environment": "prod", "mount": "shadow"}},
+            ["'prod.shadow'", "driver 'local'", "docker volume rm"],
+        ),
+        "list": ({"secrets": ["db_password"]}, ["secrets is not a dictionary"]),
+        "missing": ({"secrets": {"environment": "prod"}}, ["mount", "required"]),
+        "suboption": ({"secrets": {**SECRETS, "uid": 0}}, ["secrets.uid"]),
+        "climbing": ({"secrets": {"environment": "../x", "mount": "db"}}, ["environment name '../x'"]),
+        "relative": ({"secrets": {**SECRETS, "target": "run/secrets"}}, ["target 'run/secrets'", "absolute"]),
+        "dots": ({"secrets": {**SECRETS, "target": "/run/../secrets"}}, ["absolute"]),
+        "misspelt": ({"secrets": SECRETS, "imag": "x"}, ["Unsupported parameters", "imag"]),
+        "engine": ({"secrets": SECRETS, "docker_host": "unix:///nowhere.sock"}, ["Error connecting"]),
+    }
+    tasks = [{**again(victim, **options), "name": name} for name, (options, _words) in cases.items()]
+    outcome = node.tasks(*tasks)
+    node.docker("volume", "rm", "prod.shadow")
+    for name, (_options, words) in cases.items():
+        message = outcome.message(name)
+        assert all(word in message for word in words), f"{name}: {message}"
+    assert identity(node, "victim") == before
+
+
+def test_async_is_refused(node: Control) -> None:
+    outcome = node.tasks({**container("later", secrets=SECRETS), "async": 60, "poll": 0})
+    assert "async" in outcome.message("later")
+
+
+def test_module_defaults_of_docker_container_apply_to_both_calls(node: Control) -> None:
+    task = container("defaults", secrets=SECRETS)
+    wrong = {"group/community.docker.docker": {"docker_host": "unix:///nowhere.sock"}}
+    outcome = node.tasks(task, module_defaults=wrong)
+    assert "Error connecting" in outcome.message("defaults")
+    node.host.sh("ln -sfn /var/run/docker.sock /run/other.sock")
+    right = {
+        **wrong,
+        "community.docker.docker_container": {
+            "docker_url": "unix:///run/other.sock",
+            "labels": {"from": "{{ 'defaults' }}"},
+        },
+    }
+    right["group/community.docker.docker"] = {"timeout": 30}
+    outcome = node.tasks(
+        task, again(task), {**again(task, labels={"from": "task"}), "name": "overridden"}, module_defaults=right
+    )
+    assert outcome.rc == 0, outcome.output
+    assert [outcome.results[name]["changed"] for name in ("defaults", "defaults again", "overridden")] == [
+        True,
+        False,
+        True,
+    ]
+    assert node.docker("inspect", "--format", "{{.Config.Labels.from}}", "defaults").stdout == "task\n"
+
+
+def test_image_that_ships_files_at_the_target(node: Control) -> None:
+    task = container("ships", image="busybox-secrets", secrets=SECRETS)
+    outcome = node.tasks(task, again(task))
+    assert outcome.rc == 0, outcome.output
+    assert outcome.results["ships again"]["changed"] is False
+    assert node.docker("exec", "ships", "ls", "/run/secrets").stdout.split() == ["db_password", "shared"]
+    without_nocopy = ("run", "--rm", "-v", "prod.db:/run/secrets", "--volume-driver", "hostseal")
+    listed = node.docker(*without_nocopy, "busybox-secrets", "ls", "/run/secrets").stdout
+    assert listed.split() == ["db_password", "shared"]
+
+
+def test_docker_run_alone(node: Control) -> None:
+    command = ("run", "--rm", "-v", "prod.db:/run/secrets", "--volume-driver", "hostseal", "busybox")
+    assert node.docker(*command, "wc", "-c", "/run/secrets/db_password").stdout.split()[0] == "40"
+    # Asked for read-write, and gets it read-only all the same.
+    assert node.docker(*command, "touch", "/run/secrets/x", check=False).returncode != 0
+
+
+def test_docker_run_with_a_misspelt_volume_does_not_start(node: Control) -> None:
+    refused = node.docker(
+        "run", "--rm", "-v", "prod.bd:/run/secrets", "--volume-driver", "hostseal", "busybox", "true", check=False
+    )
+    assert refused.returncode == 125
+    assert "prod.bd" in refused.stderr
+    assert "hostseal.secrets.mount" in refused.stderr
+    assert "prod.bd" not in node.docker("volume", "ls", "--quiet").stdout
+
+
+def test_shadowing_volume_is_an_error_of_mount(node: Control) -> None:
+    node.docker("volume", "create", "prod.early")
+    deliver = {"environment": "prod", "name": "early", "secrets": [{"source": "shared"}]}
+    outcome = node.tasks(
+        {"name": "Deliver", "hostseal.secrets.mount": deliver},
+        container("early", secrets={**SECRETS, "mount": "early"}),
+    )
+    node.docker("volume", "rm", "prod.early")
+    mended = node.tasks(
+        {"name": "Deliver", "hostseal.secrets.mount": deliver},
+        container("early", secrets={**SECRETS, "mount": "early"}),
+        {"name": "Take away", "hostseal.secrets.mount": {"environment": "prod", "name": "early", "state": "absent"}},
+    )
+    assert all(word in outcome.message("Deliver") for word in ("'prod.early'", "docker volume rm"))
+    assert "driver 'local'" in outcome.message("early")
+    assert mended.rc == 0, mended.output
