@@ -46,7 +46,7 @@ class ActionModule(Action):
 
     def _options(self) -> dict[str, Any]:
         """Check `secrets`; docker_container knows and checks all others itself."""
-        secrets = plain(self._task.args.get("secrets"))
+        secrets = plain(self._given.get("secrets"))
         if secrets is not None and not isinstance(secrets, dict):
             raise HostsealError("secrets is not a dictionary with environment and mount")
         given = {} if secrets is None else {"secrets": secrets}
@@ -56,7 +56,7 @@ class ActionModule(Action):
         return dict(outcome.validated_parameters)
 
     def work(self, options: dict[str, Any]) -> Result:
-        given = {key: value for key, value in self._task.args.items() if key != "secrets"}
+        given = {key: value for key, value in self._given.items() if key != "secrets"}
         arguments = _apply_action_arg_defaults(DOCKER_CONTAINER, self._task, given, self._templar)
         if options["secrets"] and plain(arguments.get("state")) != "absent":
             volume, target = _place(options["secrets"])

@@ -173,7 +173,7 @@ def _load_key(text: str | bytes, curve: str, private: bool) -> JWK:
         key = JWK(**{part: members[part] for part in wanted})
         thumbprint = key.thumbprint()
         # jwcrypto reads the key material late: make it do so here.
-        material = key.get_op_key("unwrapKey" if private else "verify" if curve == "Ed25519" else "wrapKey")
+        material: Any = key.get_op_key("unwrapKey" if private else "verify" if curve == "Ed25519" else "wrapKey")
         if curve == "X25519" and not private:
             # RFC 7748 section 6.1: a point of low order gives everybody the same secret. The exchange refuses it.
             X25519PrivateKey.generate().exchange(material)
@@ -476,7 +476,7 @@ def _time(value: object) -> int:
     return value
 
 
-def _decode(value: object) -> bytes:
+def _decode(value: Any) -> bytes:
     try:
         return bytes(base64url_decode(value))
     except (ValueError, TypeError, AttributeError):

@@ -42,9 +42,9 @@ class Action(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Result:
         """Validate, work, and turn every trouble into a message of our own."""
+        self._given = self._take_arguments()
         result: Result = super().run(tmp, task_vars)
         self.task_vars: dict[str, Any] = task_vars or {}
-        self._given = self._take_arguments()
         try:
             _check_libraries()
             options = self._options()

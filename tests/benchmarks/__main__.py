@@ -48,24 +48,31 @@ def main() -> int:
     sizes = QUICK if options.quick else Sizes()
     chosen = [name for name in MEASUREMENTS if not options.only or name in options.only]
     began = time.time()
-    rows, failed = measure(chosen, sizes)
+    rows, failed, loads = measure(chosen, sizes)
     print(f"\n{table(rows)}")
+    print(f"Load average (1 min) before each measurement and at the end: {' '.join(f'{load:.1f}' for load in loads)};")
+    print(f"with more than about {os.cpu_count()} the machine had other things to do, and times are too long.")
     if options.quick:
         print("quick: too small and too few to mean anything")
-    save(rows, failed, began, options.quick)
+    save(rows, failed, loads, began, options.quick)
     for name in failed:
         print(f"failed: {name}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def measure(chosen: list[str], sizes: Sizes) -> tuple[list[Row], list[str]]:
-    """The rows of the CHOSEN measurements, and which of these failed; what they start is ended."""
+def measure(chosen: list[str], sizes: Sizes) -> tuple[list[Row], list[str], list[float]]:
+    """The rows of the CHOSEN measurements, which of these failed, and the load averages before each and at the end.
+
+    What the measurements start is ended.
+    """
     rows: list[Row] = []
     failed: list[str] = []
+    loads: list[float] = []
     with contextlib.ExitStack() as stack:
         clean_leftovers(engine.ensure())
         places = Places(sizes, stack)
         for name in chosen:
+            loads.append(os.getloadavg()[0])
             print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
             try:
                 for row in MEASUREMENTS[name](places):
@@ -74,10 +81,11 @@ def measure(chosen: list[str], sizes: Sizes) -> tuple[list[Row], list[str]]:
             except Exception:  # the other measurements are still worth having
                 traceback.print_exc()
                 failed.append(name)
-    return rows, failed
+        loads.append(os.getloadavg()[0])
+    return rows, failed, loads
 
 
-def save(rows: list[Row], failed: list[str], began: float, quick: bool) -> None:
+def save(rows: list[Row], failed: list[str], loads: list[float], began: float, quick: bool) -> None:
     """results.json with all numbers, results.md with the table."""
     BENCH.mkdir(parents=True, exist_ok=True)
     document = {
@@ -87,7 +95,7 @@ def save(rows: list[Row], failed: list[str], began: float, quick: bool) -> None:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "load_at_the_end": os.getloadavg(),
+        "loads": loads,
         "failed": failed,
         "rows": [dataclasses.asdict(row) for row in rows],
     }

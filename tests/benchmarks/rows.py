@@ -21,7 +21,7 @@ class Sizes:
     sealed_hosts: tuple[int, ...] = (250, 500, 1_000)
     openssl_envelopes: int = 50
     inventory_hosts: int = 100
-    copied_hosts: int = 4
+    copied_hosts: int = 2
     no_op_rounds: int = 8
     mount_rounds: int = 5
     mount_volumes: int = 100

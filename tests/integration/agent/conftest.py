@@ -86,11 +86,16 @@ class AgentHost:
         folder = f"/run/systemd/system/{unit}.service.d"
         command = f"/usr/bin/python3 -I /usr/local/lib/hostseal/hostseald.pyz {arguments}"
         self.host.sh(
-            f"mkdir -p {folder}; printf '[Service]\nExecStart=\nExecStart={command}\n' > {folder}/test.conf"
+            f"mkdir -p {folder}; printf '[Service]\\nExecStart=\\nExecStart={command}\\n' > {folder}/test.conf"
             if arguments
             else f"rm -r {folder}"
         )
         self.host.sh(f"systemctl daemon-reload; systemctl restart {unit}")
+
+    def restart_engine(self, how: str = "restart") -> None:
+        """Restart Docker, as often as a test wants: systemd itself allows three times a minute."""
+        self.host.sh(f"systemctl reset-failed docker; systemctl {how} docker")
+        self.host.wait_ready()
 
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.host.out("cat", "/var/log/hostseal/audit.jsonl").splitlines()]
@@ -105,7 +110,7 @@ def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     return result
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def machine(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentHost]:
     """A bare host, and a control node with the environment prod and the secret "password"."""
     host = ThrowawayHost(engine, f"t{os.getpid()}-agent")
@@ -117,7 +122,7 @@ def machine(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         host.remove()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def agent(machine: AgentHost) -> AgentHost:
     """The host with the agent installed and prod.db delivered."""
     machine.control.tasks(*declare(password=VALUE), hosts="localhost")

@@ -45,8 +45,7 @@ def test_an_engine_restart(agent: AgentHost, live_restore: bool) -> None:
         agent.host.sh("""echo '{"live-restore": true}' > /etc/docker/daemon.json; systemctl reload docker""")
     try:
         started = agent.docker("inspect", "-f", "{{.State.StartedAt}}", name).stdout
-        agent.host.sh("systemctl restart docker")
-        agent.host.wait_ready()
+        agent.restart_engine()
         eventually(lambda: running(agent, name), 60)
         assert (agent.docker("inspect", "-f", "{{.State.StartedAt}}", name).stdout == started) == live_restore
         assert agent.read(name) == VALUE
@@ -57,8 +56,8 @@ def test_an_engine_restart(agent: AgentHost, live_restore: bool) -> None:
         eventually(lambda: agent.mount_status()["users"] == 0)
         assert agent.live_files() == []
     finally:
-        agent.host.sh("rm -f /etc/docker/daemon.json; systemctl restart docker")
-        agent.host.wait_ready()
+        agent.host.sh("rm -f /etc/docker/daemon.json")
+        agent.restart_engine()
         agent.deliver(VALUE)
 
 
@@ -119,8 +118,8 @@ def test_counts_that_a_killed_engine_leaked_are_mended(agent: AgentHost) -> None
     try:
         name = agent.start("orphan", "--restart", "always")
         stays = agent.start("stays", "--restart", "always")
-        agent.host.sh("systemctl kill -s KILL docker; sleep 1; systemctl start docker")
-        agent.host.wait_ready()
+        agent.host.sh("systemctl kill -s KILL docker; sleep 1")
+        agent.restart_engine("start")
         eventually(lambda: running(agent, name) and running(agent, stays), 60)
         agent.remove(name)
         time.sleep(8)

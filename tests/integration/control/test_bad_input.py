@@ -34,7 +34,7 @@ def test_secret(prod: Control) -> None:
         prod,
         [
             (secret("a"), "secret 'a': give exactly one of value, value_base64, value_file, generate"),
-            (secret("a", value="geheim", vlaue="x"), "Unsupported parameters"),
+            (secret("a", value="geheim", vlaue="x"), "unsupported option: vlaue"),
             (secret("a", value=5), "a secret's value is of type int, not a string: quote it"),
             (secret("a", value=True), "a secret's value is of type bool, not a string"),
             (secret("a", value=1.5), "a secret's value is of type float, not a string"),
@@ -45,7 +45,7 @@ def test_secret(prod: Control) -> None:
             (secret("a", value="x", generate={}), "not value and generate"),
             (secret("a", value="x", rotate_after="1d"), "rotate_after needs generate"),
             (secret("a", generate={"length": 0}), "length 0 is outside 1 to 1048576"),
-            (secret("a", generate={"size": 5}), "Unsupported parameters"),
+            (secret("a", generate={"size": 5}), "unsupported option: generate.size"),
             (secret("a", value="x", state="there"), "value of state must be one of"),
             (secret("taken", value="geheim"), "secret 'taken' has another value than its version 1"),
             (secret("../x", value="x"), "secret name '../x' is not allowed"),
@@ -201,7 +201,7 @@ def test_seal(prod: Control) -> None:
             (_file(target="/etc/passwd"), "target '/etc/passwd' is absolute"),
             (_file(target="../x"), "target '../x' is not allowed"),
             (_file(target="..data"), "target '..data' is not allowed"),
-            (_file(traget="x"), "Unsupported parameters"),
+            (_file(traget="x"), "unsupported option: mounts.secrets.traget"),
             (
                 _mount(mounts=[{"name": "db", "secrets": [{"source": "a"}, {"source": "a", "target": "a/b"}]}]),
                 "target 'a' would be a file and, for 'a/b', a directory",
