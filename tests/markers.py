@@ -95,10 +95,6 @@ class Markers:
     def text(self, name: str) -> str:
         return self._values[name].decode()
 
-    def without(self, *names: str) -> Markers:
-        """All but NAMES."""
-        return Markers({name: value for name, value in self._values.items() if name not in names})
-
     def dump(self) -> str:
         """For standard input of this file on a host; one line."""
         return json.dumps({name: value.hex() for name, value in self._values.items()}) + "\n"

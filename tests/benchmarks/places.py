@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import time
@@ -42,9 +43,13 @@ class BenchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Trace:
-    """What a run of ansible-playbook did: its wall time in seconds, and the events of the callback hostseal_trace."""
+    """What a run of ansible-playbook did: its wall and processor time in seconds, the events of hostseal_trace.
+
+    Processor time is what other work on the machine changes least.
+    """
 
     seconds: float
+    cpu_seconds: float
     events: list[dict[str, Any]]
 
     def task_seconds(self, name: str) -> list[float]:
@@ -101,7 +106,7 @@ class ControlNode:
         base.with_suffix(".ini").write_text(inventory, encoding="utf-8")
         environment = {**os.environ, **self._environment, "HOSTSEAL_TRACE": str(trace), "ANSIBLE_FORKS": str(forks)}
         command = ["ansible-playbook", "-i", str(base.with_suffix(".ini")), str(base.with_suffix(".yml"))]
-        began = time.monotonic()
+        began, spent = time.monotonic(), _children_cpu()
         with output.open("wb") as file:
             done = subprocess.run(
                 [str(BUILD / "venv/bin" / command[0]), *command[1:]],
@@ -112,10 +117,10 @@ class ControlNode:
                 stderr=subprocess.STDOUT,
                 check=False,
             )
-        seconds = time.monotonic() - began
+        seconds, cpu = time.monotonic() - began, _children_cpu() - spent
         if done.returncode:
             raise BenchError(f"ansible-playbook ended with {done.returncode}:\n{output.read_text()[-3000:]}")
-        return Trace(seconds, [json.loads(line) for line in trace.read_text().splitlines()])
+        return Trace(seconds, cpu, [json.loads(line) for line in trace.read_text().splitlines()])
 
     def declare_environment(self) -> None:
         """A key and the environment."""
@@ -141,6 +146,12 @@ class ControlNode:
         with store:
             sealed = seal(store, lambda _environment: backend, plan(store, wanted))
         return {volume: envelope.text for (_host, volume), envelope in sealed.items()}
+
+
+def _children_cpu() -> float:
+    """Seconds of processor time of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def task(module: str, **arguments: Any) -> dict[str, Any]:

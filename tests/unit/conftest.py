@@ -59,3 +59,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield where
     finally:
         subprocess.run(["umount", where], check=True, timeout=30)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long values, some of them random, make no good names of tests; workers in parallel must agree on the names."""
+    return argname if isinstance(val, (str, bytes)) and len(val) > 40 else None

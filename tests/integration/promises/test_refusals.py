@@ -116,20 +116,20 @@ def _edited_ciphertext(prod: AgentHost) -> str:
 
 CASES: dict[str, tuple[Callable[[AgentHost], str], str]] = {
     "for another host": (_for_another_host, "it is for host 'other'"),
-    "for another key": (_for_another_key, "key"),
-    "of another environment": (_of_another_environment, "is not pinned|not one of"),
-    "signed by another environment": (_with_another_environments_signature, "is not pinned|not one of"),
-    "signed by a stranger": (_by_a_stranger, "is not pinned|not one of"),
+    "for another key": (_for_another_key, "it is encrypted to another key than this host's"),
+    "of another environment": (_of_another_environment, "it is signed by a key that is not pinned"),
+    "signed by another environment": (_with_another_environments_signature, "it is signed by a key that is not pinned"),
+    "signed by a stranger": (_by_a_stranger, "it is signed by a key that is not pinned"),
     "of another mount": (_of_another_mount, "it is for mount 'prod.web'"),
-    "renamed": (_renamed, "header"),
+    "renamed": (_renamed, "made for another environment, host, mount"),
     "older": (_older, "is not after"),
     "of the same age": (_of_the_same_age, "is not after"),
     "expired": (_expired, "it expired at"),
-    "truncated": (_truncated, "envelope|ciphertext"),
-    "half": (_half, "envelope"),
-    "edited statement": (_edited_statement, "signature"),
-    "edited signature": (_edited_signature, "signature"),
-    "edited ciphertext": (_edited_ciphertext, "ciphertext"),
+    "truncated": (_truncated, "it is truncated or not an envelope"),
+    "half": (_half, "it is truncated or not an envelope"),
+    "edited statement": (_edited_statement, "the signature does not match"),
+    "edited signature": (_edited_signature, "the signature does not match"),
+    "edited ciphertext": (_edited_ciphertext, "the ciphertext is not the one that was signed"),
 }
 
 
@@ -140,9 +140,9 @@ def _run(volume: str, *command: str) -> list[str]:
 def _refused(prod: AgentHost, envelope: str, words: str, volume: str = "prod.db") -> None:
     before = prod.mount_status()
     answer = prod.ask("PUT", f"/v1/mounts/{volume}", envelope)
-    assert set(answer) == {"reason"}
+    assert "changed" not in answer
     assert f"envelope for {volume!r} is refused by host {prod.host.name!r}: " in answer["reason"]
-    assert any(word in answer["reason"] for word in words.split("|")), answer["reason"]
+    assert words in answer["reason"]
     assert prod.mount_status() == before
     assert prod.read("reader") == GOOD
     told = [line for line in prod.audit() if line["event"] == "refusal"]
@@ -170,7 +170,7 @@ def test_another_environment_cannot_take_a_captured_envelope_for_its_own(prod: A
     """It has a key that the host pinned, but could not read the ciphertext: the host must not read it for it."""
     stolen = _signed_again(_held(prod), forger(prod, "staging"), environment="staging", mount="stolen")
     answer = prod.ask("PUT", "/v1/mounts/staging.stolen", stolen)
-    assert "header" in answer["reason"]
+    assert "made for another environment" in answer["reason"]
     names = [entry["volume"] for entry in prod.ask("GET", "/v1/status")["mounts"]]
     assert names == ["prod.db", "staging.db"]
 
