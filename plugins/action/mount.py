@@ -52,6 +52,11 @@ class ActionModule(Action):
             if not self.check:
                 _record(store, host, plans, answer["results"])
         _raise_trouble(host, answer)
+        if answer["docker"] and not answer["docker"]["ok"]:
+            self._display.warning(
+                f"host {host!r}: Docker could not be asked whether a local volume bears the name of a mount:"
+                f" {answer['docker']['reason']}"
+            )
         return self._result(mounts, plans, predicted, answer)
 
     def _deliver(
@@ -73,7 +78,7 @@ class ActionModule(Action):
             _enclose(request, self._envelopes(store, anew, floors, anew=True))
             second = self.run_on_host("hostseal.secrets.mount", {"_request": {**request, "purge": None}})
             settled = [entry for entry in answer["results"] if entry["volume"] not in again]
-            answer["results"] = settled + second["results"]
+            answer = {**second, "results": settled + second["results"]}
         return answer
 
     def _request(self, host: str, plans: Sequence[Plan], remove: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -198,8 +203,8 @@ def _raise_trouble(host: str, answer: dict[str, Any]) -> None:
     refused = next((entry for entry in answer["results"] if entry["action"] == "refused"), None)
     if refused:
         raise HostsealError(f"host {host!r} refuses the envelope of mount {refused['volume']!r}: {refused['reason']}")
-    if answer["shadowed"]:
-        volumes = ", ".join(repr(volume) for volume in answer["shadowed"])
+    if answer["docker"] and answer["docker"]["shadowed"]:
+        volumes = ", ".join(repr(volume) for volume in answer["docker"]["shadowed"])
         raise HostsealError(
             f"host {host!r} has a local Docker volume that bears the name of a mount: {volumes}. Containers would get"
             " it, empty, in the place of the secrets: remove it with 'docker volume rm', and name the driver at launch"

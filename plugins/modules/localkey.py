@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - Makes the key file of an environment on the control node, a JWK Set with numbered AES-256 keys, the root of
     the fingerprints and an Ed25519 signing key.
+  - The option O(store) is not used. It is accepted so that defaults of the action group can name it.
   - Back the key directory up, apart from the store. Without it the stored secrets can't be opened by anybody.
 author:
   - hostseal contributors (@hostseal)
@@ -30,6 +31,7 @@ options:
     default: present
 extends_documentation_fragment:
   - hostseal.secrets.backend
+  - hostseal.secrets.store
   - hostseal.secrets.attributes
   - hostseal.secrets.attributes.control_node
 attributes:
@@ -65,11 +67,12 @@ version:
   sample: 1
 """
 
-from ansible_collections.hostseal.secrets.plugins.module_utils._options import BACKEND, refuse_to_run_on_a_host
+from ansible_collections.hostseal.secrets.plugins.module_utils._options import BACKEND, STORE, refuse_to_run_on_a_host
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "rotated"], "default": "present"},
+    **STORE,
     **BACKEND,
 }
 

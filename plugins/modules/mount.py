@@ -167,13 +167,13 @@ def deliver(client: AgentClient, request: dict, check: bool) -> dict:
     is needed) or refused (with a reason).
     """
     try:
-        status = client.status(docker=True)
+        status = client.status()
     except AgentMissing:
         if not check:
             raise
         # A bare host: the play that runs for real installs the agent before.
         wanted = [{"volume": mount["volume"], "action": "wanted", "held": None} for mount in request["mounts"]]
-        return {"installed": False, "marks": {}, "shadowed": [], "results": wanted}
+        return {"installed": False, "marks": {}, "docker": None, "results": wanted}
     if status["host"] != request["host"]:
         raise AgentError(
             f"the agent's identity is {status['host']!r}, but the task is about host {request['host']!r}:"
@@ -198,7 +198,9 @@ def deliver(client: AgentClient, request: dict, check: bool) -> dict:
     results += [
         {"volume": volume, "action": "unchanged", "held": None} for volume in request["remove"] if volume not in held
     ]
-    return {"installed": True, "marks": status["marks"], "shadowed": status["docker"]["shadowed"], "results": results}
+    # Asked at the end: Docker's local volumes are compared with what the host has now.
+    docker = client.status(docker=True)["docker"]
+    return {"installed": True, "marks": status["marks"], "docker": docker, "results": results}
 
 
 def _check_pins(client: AgentClient, status: dict, request: dict, check: bool) -> None:

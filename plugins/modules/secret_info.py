@@ -11,6 +11,7 @@ short_description: List the secrets of an environment
 version_added: 0.1.0
 description:
   - Names, versions, ages and the hosts that have them. Never a value.
+  - The option O(key_path) is not used. It is accepted so that defaults of the action group can name it.
 author:
   - hostseal contributors (@hostseal)
 options:
@@ -24,6 +25,7 @@ options:
     elements: str
 extends_documentation_fragment:
   - hostseal.secrets.store
+  - hostseal.secrets.backend
   - hostseal.secrets.attributes
   - hostseal.secrets.attributes.control_node
 attributes:
@@ -103,12 +105,13 @@ secrets:
           sample: "2026-11-22T09:00:00Z"
 """
 
-from ansible_collections.hostseal.secrets.plugins.module_utils._options import STORE, refuse_to_run_on_a_host
+from ansible_collections.hostseal.secrets.plugins.module_utils._options import BACKEND, STORE, refuse_to_run_on_a_host
 
 ARGUMENT_SPEC = {
     "environment": {"type": "str", "required": True},
     "names": {"type": "list", "elements": "str"},
     **STORE,
+    **BACKEND,
 }
 
 

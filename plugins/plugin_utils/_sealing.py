@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..module_utils._envelope import EnvelopeError, encrypt, load_signing_key, read_host_record, state_digest
 from ..module_utils._model import HostsealError, Mount
 from ._backends import Backend, Binding
-from ._store import Environment, HostRecord, Receipt, Store, StoredEnvelope, Version, now_ms
+from ._store import Environment, HostRecord, Receipt, Store, StoredEnvelope, Transaction, Version, now_ms
 
 if TYPE_CHECKING:
     from jwcrypto.jwk import JWK
@@ -140,6 +140,7 @@ def _seal_environment(
     host_keys = {host: _host_key(plan, keys) for host, plan in {plan.host: plan for plan in plans}.items()}
     values = _decrypt(backend, plans)
     with store.transaction() as transaction:
+        _refuse_overtaken(transaction, plans)
         issue_times = transaction.issue_times(
             environment.name,
             [(plan.host, plan.mount.name) for plan in plans],
@@ -172,6 +173,25 @@ def _seal_environment(
     with store.transaction() as transaction:
         transaction.put_envelopes(sealed.values())
     return sealed
+
+
+def _refuse_overtaken(transaction: Transaction, plans: Sequence[Plan]) -> None:
+    """In the transaction that takes the issue times: else old versions would go out under a newer time than new ones."""
+    name = plans[0].environment.name
+    current = transaction.current_versions(name, sorted({version.name for plan in plans for version in plan.versions}))
+    records = transaction.hosts(name, sorted({plan.host for plan in plans}))
+    for plan in plans:
+        for entry, version in zip(plan.mount.entries, plan.versions):
+            if entry.version is None and current.get(entry.source) != version:
+                raise HostsealError(
+                    f"secret {entry.source!r} of environment {name!r} was changed by another run while mount"
+                    f" {plan.mount.volume!r} was being sealed: run again. Nothing was sealed"
+                )
+        if records.get(plan.host) != plan.record:
+            raise HostsealError(
+                f"host {plan.host!r} was enrolled anew or retired in environment {name!r} by another run while mount"
+                f" {plan.mount.volume!r} was being sealed: run again. Nothing was sealed"
+            )
 
 
 def trusted_keys(environment: Environment, backend: Backend) -> list[JWK]:

@@ -245,6 +245,35 @@ def test_receipt_says_what_is_delivered(prod: Place, db1: JWK) -> None:
     assert not plan().is_delivered
 
 
+def _delete(place: Place, _key: JWK) -> None:
+    place.declare({"name": "password", "state": "absent"})
+
+
+def _retire(place: Place, _key: JWK) -> None:
+    with place.store() as store, store.transaction() as transaction:
+        transaction.remove_host("prod", "db1")
+
+
+@pytest.mark.parametrize("meanwhile", [_rotate, _delete, _delete_and_remake, _new_host_key, _retire])
+def test_run_that_was_overtaken_seals_nothing(prod: Place, db1: JWK, meanwhile: Callable[[Place, JWK], object]) -> None:
+    """Else its older versions would get a newer time than what the other run has delivered."""
+    with prod.store() as store:
+        plans = _sealing.plan(store, [("db1", mount())])
+        meanwhile(prod, db1)
+        with pytest.raises(HostsealError, match="by another run while mount 'prod.db' was being sealed: run again"):
+            _sealing.seal(store, lambda _environment: prod.backend(), plans)
+        with store.transaction() as transaction:
+            assert transaction.envelopes("prod", ["db1"]) == {}
+
+
+def test_other_changes_meanwhile_do_not_matter(prod: Place, db1: JWK) -> None:
+    with prod.store() as store:
+        plans = _sealing.plan(store, [("db1", mount({"source": "password", "version": 1}))])
+        prod.declare({"name": "password", "value": "new", "on_difference": "rotate"}, {"name": "other", "value": "x"})
+        sealed = _sealing.seal(store, lambda _environment: prod.backend(), plans)
+    assert unseal(prod, sealed["db1", "prod.db"], db1) == {"password": b"hunter2"}
+
+
 # What is refused before any backend is called
 
 

@@ -10,6 +10,7 @@ whose search does not find them is not searched at all.
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -150,6 +151,15 @@ class Hunt:
                 task: {**prod, "name": "{{ item.name }}", "value": "{{ item.value }}"},
                 "loop": [{"name": "looped", "value": named["looped"]}, {"name": "looped2", "value": named["looped"]}],
                 "register": "looped",
+            },
+            # The second attempt sees the value that the first one saw.
+            {
+                "name": "Retried",
+                task: {**prod, "name": "retried", "value": named["looped"]},
+                "register": "retried",
+                "until": "retried.attempts > 1",
+                "retries": 2,
+                "delay": 0,
             },
             *({"name": f"Failing {n}", "ignore_errors": True, **one} for n, one in enumerate(failing)),
             {"name": "Info", "hostseal.secrets.secret_info": prod, "register": "info"},
@@ -310,8 +320,8 @@ class Hunt:
     def _search_control(self, files: Collector, processes: Collector) -> None:
         project = self.control.directory
         subprocess.run(["sync", "--file-system", str(self.disk)], check=True)
-        with self.image.open("rb") as raw:
-            self._note("disk", self.all.search_stream(raw, "the control node's disk"), raw.tell())
+        written = b"".join(_written_parts(self.image))
+        self._note("disk", self.all.search_bytes(written, "the control node's disk"), len(written))
         self._note("files", files.search(self.all), len(files.pieces))
         self._note("processes", processes.search(self.all), len(processes.pieces))
         self._note("output", self.all.search_text(self.output, "-vvvv output"), len(self.output))
@@ -369,6 +379,21 @@ class Hunt:
     def _note(self, place: str, findings: list[Finding], read: int) -> None:
         self.found[place] = findings
         self.read[place] = read
+
+
+def _written_parts(image: Path) -> Iterator[bytes]:
+    """What was ever written to a sparse file."""
+    with image.open("rb") as raw:
+        end = 0
+        while True:
+            try:
+                begin = os.lseek(raw.fileno(), end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return
+            end = os.lseek(raw.fileno(), begin, os.SEEK_HOLE)
+            yield os.pread(raw.fileno(), end - begin, begin)
 
 
 def _unbase64(text: str) -> bytes:
