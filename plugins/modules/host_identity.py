@@ -104,8 +104,8 @@ class Identity:
             raise HostsealError(
                 f"{self.key_path} can't be opened ({error.strerror}): it must be a regular file, no link"
             ) from None
-        with open(handle, encoding="utf-8", errors="replace") as file:
-            details = os.fstat(file.fileno())
+        try:
+            details = os.fstat(handle)
             if not stat.S_ISREG(details.st_mode):
                 raise HostsealError(f"{self.key_path} is not a regular file: remove it and run again")
             if details.st_uid != os.geteuid():
@@ -118,7 +118,9 @@ class Identity:
                     f"{self.key_path} has mode {stat.S_IMODE(details.st_mode):04o}, others could have read it:"
                     " remove it, run again, and enrol the host with replace_key; or chmod 0600 if you know that nobody did"
                 )
-            text = file.read(1 << 16)
+            text = os.read(handle, 1 << 16)
+        finally:
+            os.close(handle)
         try:
             key = _envelope.load_host_key(text, private=True)
         except HostsealError as error:

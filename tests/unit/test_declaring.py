@@ -84,7 +84,6 @@ def test_check_mode_predicts_and_changes_nothing(prod: Place, options: dict[str,
 @pytest.mark.parametrize(
     "value",
     [
-        b"",
         b"\0",
         b"aGVsbG8=",
         b"\xff\xfe\x00",
@@ -109,6 +108,13 @@ def test_values_are_stored_byte_for_byte(prod: Place, tmp_path: Path, value: byt
     assert [outcome.action for outcome in prod.declare(*secrets)] == ["created"] * len(secrets)
     assert prod.values() == {secret["name"]: value for secret in secrets}
     assert {outcome.action for outcome in prod.declare(*secrets)} == {"unchanged"}
+
+
+@pytest.mark.parametrize("source", ["value", "value_base64", "value_file"])
+def test_an_empty_value_is_refused(prod: Place, source: str) -> None:
+    with pytest.raises(HostsealError, match=f"{source} is empty"):
+        prod.declare({"name": "a", source: os.devnull if source == "value_file" else ""})
+    assert prod.values() == {}
 
 
 def test_base64_may_be_wrapped(prod: Place) -> None:

@@ -13,7 +13,9 @@ from tests.integration.playbook import declare, install
 def test_a_bare_host_in_check_mode(machine: AgentHost) -> None:
     machine.host.forget_packages("python3-jwcrypto")
     machine.control.tasks(*declare(password=VALUE), hosts="localhost")
-    outcome = machine.control.playbook([{"hosts": "docker_hosts", "gather_facts": False, "tasks": [install()]}], "--check", "--diff")
+    outcome = machine.control.playbook(
+        [{"hosts": "docker_hosts", "gather_facts": False, "tasks": [install()]}], "--check", "--diff"
+    )
     assert "hostseald.service" in outcome.output
     assert not machine.host.run(["ls", "/etc/hostseal", "/usr/local/lib/hostseal"], check=False).stdout
     assert machine.host.run(["id", "hostseal"], check=False).returncode != 0

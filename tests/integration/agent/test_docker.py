@@ -34,11 +34,16 @@ def test_read_only_even_when_asked_for_more(agent: AgentHost) -> None:
 
 
 def test_no_driver_named_finds_the_volume(agent: AgentHost) -> None:
-    assert agent.docker("run", "--rm", "-v", "prod.db:/run/secrets", "busybox", "cat", "/run/secrets/password").stdout == VALUE
+    assert (
+        agent.docker("run", "--rm", "-v", "prod.db:/run/secrets", "busybox", "cat", "/run/secrets/password").stdout
+        == VALUE
+    )
 
 
 def test_an_unknown_mount_fails_with_a_reason(agent: AgentHost) -> None:
-    done = agent.docker("run", "--rm", "-v", "prod.nope:/run/secrets", "--volume-driver", "hostseal", "busybox", "true", check=False)
+    done = agent.docker(
+        "run", "--rm", "-v", "prod.nope:/run/secrets", "--volume-driver", "hostseal", "busybox", "true", check=False
+    )
     assert done.returncode == 125
     assert 'has no mount "prod.nope": deliver it with hostseal.secrets.mount' in done.stderr
     assert "prod.nope" not in agent.host.out("docker", "volume", "ls")
@@ -54,7 +59,10 @@ def test_docker_cp_does_not_take_the_files_away(agent: AgentHost) -> None:
 
 def test_an_image_that_ships_run_secrets(agent: AgentHost) -> None:
     script = "cat /run/secrets/password; ls /run/secrets"
-    for more in ((), ("--mount", "type=volume,src=prod.db,dst=/run/secrets,volume-driver=hostseal,readonly,volume-nocopy")):
+    for more in (
+        (),
+        ("--mount", "type=volume,src=prod.db,dst=/run/secrets,volume-driver=hostseal,readonly,volume-nocopy"),
+    ):
         options = more or RUN
         out = agent.docker("run", "--rm", *options, "busybox-secrets", "sh", "-c", script).stdout
         assert out == f"{VALUE}password\n"
@@ -124,7 +132,9 @@ def test_the_helper_ends_when_idle_and_has_no_key(agent: AgentHost) -> None:
     assert agent.host.out("systemctl", "is-active", "hostseal-docker.service") == "active"
     pid = agent.host.out("systemctl", "show", "-p", "MainPID", "--value", "hostseal-docker")
     agent.host.sh(f"! nsenter -t {pid} -m setpriv --reuid hostseal-docker --clear-groups cat /etc/hostseal/host.json")
-    eventually(lambda: agent.host.run(["systemctl", "is-active", "hostseal-docker"], check=False).stdout == "inactive\n")
+    eventually(
+        lambda: agent.host.run(["systemctl", "is-active", "hostseal-docker"], check=False).stdout == "inactive\n"
+    )
     assert agent.ask("GET", "/v1/status?docker=1")["docker"]["ok"]
     agent.with_arguments("hostseal-docker", "")
 
@@ -156,6 +166,8 @@ def test_memory_and_latency(agent: AgentHost) -> None:
     pid = agent.host.out("systemctl", "show", "-p", "MainPID", "--value", "hostseald")
     resident = int(agent.host.out("sh", "-c", f"grep VmRSS /proc/{pid}/status").split()[1])
     assert resident < 40 * 1024
-    ticks = [agent.host.out("sh", "-c", f"cut -d' ' -f14,15 /proc/{pid}/stat") for _time in range(2) if time.sleep(2) is None]
+    ticks = [
+        agent.host.out("sh", "-c", f"cut -d' ' -f14,15 /proc/{pid}/stat") for _time in range(2) if time.sleep(2) is None
+    ]
     assert ticks[0] == ticks[1]
     assert agent.ask("DELETE", "/v1/mounts/prod.large") == {"changed": True}

@@ -6,12 +6,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.integration.agent.conftest import VALUE, AgentHost
 from tests.integration.playbook import install
 
-UNITS = ("hostseald.socket", "hostseald.service", "hostseal-docker.socket", "run-hostseal-volumes.mount", "var-lib-hostseal-volumes.mount")
+UNITS = (
+    "hostseald.socket",
+    "hostseald.service",
+    "hostseal-docker.socket",
+    "run-hostseal-volumes.mount",
+    "var-lib-hostseal-volumes.mount",
+)
 
 
 def test_install_and_again(agent: AgentHost) -> None:
@@ -35,13 +43,25 @@ def test_become(agent: AgentHost) -> None:
 def test_who_may_see_what(agent: AgentHost) -> None:
     name = agent.start("see")
     for user in ("nobody", "hostseal-docker"):
-        for path in ("/run/hostseal/volumes", "/var/lib/hostseal/volumes", "/var/lib/hostseal/state", "/etc/hostseal/host.key"):
+        for path in (
+            "/run/hostseal/volumes",
+            "/var/lib/hostseal/volumes",
+            "/var/lib/hostseal/state",
+            "/etc/hostseal/host.key",
+        ):
             assert agent.host.run(["test", "-r", f"{path}/prod.db/password"], check=False, user=user).returncode != 0
             assert agent.host.run(["cat", path], check=False, user=user).returncode != 0
     # The agent has the key and no Docker socket, the helper the socket and no key.
     assert "docker" not in agent.host.out("id", "-nG", "hostseal").split()
     assert agent.host.run(["cat", "/etc/hostseal/host.key"], check=False, user="hostseal").returncode != 0
-    modes = agent.host.out("stat", "-c", "%a %U %n", "/etc/hostseal/host.key", "/run/hostseal/agent.sock", "/run/docker/plugins/hostseal.sock")
+    modes = agent.host.out(
+        "stat",
+        "-c",
+        "%a %U %n",
+        "/etc/hostseal/host.key",
+        "/run/hostseal/agent.sock",
+        "/run/docker/plugins/hostseal.sock",
+    )
     assert [line.split()[:2] for line in modes.splitlines()] == [["600", "root"]] * 3
     assert agent.host.out("findmnt", "-no", "FSTYPE", "-T", "/run/hostseal/volumes/prod.db") == "tmpfs"
     agent.remove(name)
@@ -52,7 +72,8 @@ def test_an_upgrade_leaves_running_containers_alone(agent: AgentHost) -> None:
     before = agent.host.out("systemctl", "show", "-p", "MainPID", "hostseald")
     agent.host.sh("echo >> /usr/local/lib/hostseal/hostseald.pyz")
     outcome = agent.control.tasks(install())
-    assert outcome.results["Install the agent and its units"]["files"] == ["/usr/local/lib/hostseal/hostseald.pyz"]
+    installed = next(result for task, result in outcome.results.items() if "Install the agent" in task)
+    assert installed["files"] == ["/usr/local/lib/hostseal/hostseald.pyz"]
     assert agent.host.out("systemctl", "show", "-p", "MainPID", "hostseald") != before
     assert agent.read(name) == VALUE
     assert agent.mount_status()["users"] == 1
@@ -78,22 +99,31 @@ def test_what_the_role_refuses(agent: AgentHost) -> None:
     assert "hostseal_tmpfs_size is lots" in outcome.output
     outcome = agent.control.tasks(install(hostseal_host_name="another"), check=False)
     assert "rename: true" in outcome.output
-    facts = {"distribution": "Debian", "distribution_version": "11", "distribution_major_version": "11", "service_mgr": "systemd"}
+    facts = {
+        "distribution": "Debian",
+        "distribution_version": "11",
+        "distribution_major_version": "11",
+        "service_mgr": "systemd",
+    }
     outcome = agent.control.tasks({**install(), "vars": {"ansible_facts": facts}}, check=False)
     assert "Debian 12 and 13" in outcome.output
 
 
-@pytest.mark.parametrize("damage", ["chmod 0644 {key}", "mv {key} {key}.x; ln -s {key}.x {key}", "truncate -s 20 {key}", "chown nobody {key}"])
-def test_a_key_that_is_not_to_be_trusted(agent: AgentHost, damage: str) -> None:
+def test_a_key_that_others_could_have_read(agent: AgentHost) -> None:
     key = "/etc/hostseal/host.key"
-    agent.host.sh(f"cp -a {key} /root/saved; {damage.format(key=key)}")
+    agent.host.sh(f"chmod 0644 {key}")
     try:
         outcome = agent.control.tasks({"name": "Identity", "hostseal.secrets.host_identity": {}}, check=False)
-        assert key in outcome.message("Identity")
+        assert f"{key} has mode 0644" in outcome.message("Identity")
     finally:
-        agent.host.sh(f"rm -f {key}*; cp -a /root/saved {key}; rm /root/saved")
-    outcome = agent.control.tasks({"name": "Identity", "hostseal.secrets.host_identity": {}})
-    assert not outcome.results["Identity"]["changed"]
+        agent.host.sh(f"chmod 0600 {key}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(agent: AgentHost) -> Iterator[None]:
+    """Every test ends without containers."""
+    yield
+    agent.host.sh("docker ps -aq | xargs -r docker rm -f >/dev/null")
 
 
 def test_agent_info(agent: AgentHost) -> None:
@@ -117,13 +147,18 @@ def test_uninstall(agent: AgentHost) -> None:
     assert agent.read(name) == VALUE
     agent.host.sh("systemctl reset-failed docker")
     agent.control.playbook([{"hosts": "docker_hosts", "gather_facts": False, "tasks": [absent]}])
-    left = agent.host.run(["find", "/etc", "/usr/local", "/var/lib/hostseal", "/run", "-name", "*hostseal*", "-not", "-path", "/etc/*-"], check=False)
+    left = agent.host.run(
+        ["find", "/etc", "/usr/local", "/var/lib/hostseal", "/run", "-name", "*hostseal*", "-not", "-path", "/etc/*-"],
+        check=False,
+    )
     assert left.stdout == ""
     assert agent.host.run(["id", "hostseal"], check=False).returncode != 0
     assert agent.host.out("stat", "-c", "%U %a", "/var/log/hostseal") == "root 700"
     again = agent.control.playbook([{"hosts": "docker_hosts", "gather_facts": False, "tasks": [absent]}])
     assert all(not result.get("changed") for result in again.results.values()), again.output
-    failed = agent.docker("run", "--rm", "-v", "prod.db:/run/secrets", "--volume-driver", "hostseal", "busybox", "true", check=False)
+    failed = agent.docker(
+        "run", "--rm", "-v", "prod.db:/run/secrets", "--volume-driver", "hostseal", "busybox", "true", check=False
+    )
     assert failed.returncode == 125
     info = agent.control.tasks({"name": "Info", "hostseal.secrets.agent_info": {}}).results["Info"]
     assert info["agent"] == {"installed": False}

@@ -104,13 +104,32 @@ def test_an_agent_that_is_down_comes_by_itself(agent: AgentHost) -> None:
 
 
 def test_an_agent_that_can_not_start_fails_closed(agent: AgentHost) -> None:
-    agent.host.sh("systemctl mask --runtime hostseald.service hostseald.socket; systemctl stop hostseald.socket hostseald.service")
+    agent.host.sh(
+        "systemctl mask --runtime hostseald.service hostseald.socket; systemctl stop hostseald.socket hostseald.service"
+    )
     try:
-        done = agent.docker("run", "--rm", "-v", "prod.db:/run/secrets", "--volume-driver", "hostseal", "busybox", "true", check=False)
+        done = agent.docker(
+            "run", "--rm", "-v", "prod.db:/run/secrets", "--volume-driver", "hostseal", "busybox", "true", check=False
+        )
         assert done.returncode == 125
     finally:
-        agent.host.sh("systemctl unmask --runtime hostseald.service hostseald.socket; systemctl start hostseald.socket hostseald.service")
-    assert agent.docker("run", "--rm", "-v", "prod.db:/run/secrets", "--volume-driver", "hostseal", "busybox", "cat", "/run/secrets/password").stdout == VALUE
+        agent.host.sh(
+            "systemctl unmask --runtime hostseald.service hostseald.socket; systemctl start hostseald.socket hostseald.service"
+        )
+    assert (
+        agent.docker(
+            "run",
+            "--rm",
+            "-v",
+            "prod.db:/run/secrets",
+            "--volume-driver",
+            "hostseal",
+            "busybox",
+            "cat",
+            "/run/secrets/password",
+        ).stdout
+        == VALUE
+    )
 
 
 def test_counts_that_a_killed_engine_leaked_are_mended(agent: AgentHost) -> None:

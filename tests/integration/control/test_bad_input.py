@@ -42,6 +42,7 @@ def test_secret(prod: Control) -> None:
             (secret("a", value={}), "a secret's value is of type dict, not a string"),
             (secret("a", value_base64=5), "a secret's value is of type int, not a string"),
             (secret("a", value=None), "give exactly one of"),
+            (secret("a", value=""), "value is empty: perhaps what it was looked up from is not set"),
             (secret("a", value="x", generate={}), "not value and generate"),
             (secret("a", value="x", rotate_after="1d"), "rotate_after needs generate"),
             (secret("a", generate={"length": 0}), "length 0 is outside 1 to 1048576"),

@@ -125,31 +125,16 @@ def test_module_defaults_of_the_action_group(control: Control, tmp_path: Path) -
     run = control.tasks(
         *ENVIRONMENT,
         secret("a", generate={}),
-        task("mounts", "seal", environment="prod", hosts=[], mounts=[]),
-        variables={"HOSTSEAL_STORE": None, "HOSTSEAL_KEY_PATH": None},
-        play={
-            "module_defaults": {
-                "hostseal.secrets.environment": defaults,
-                "hostseal.secrets.localkey": {"key_path": defaults["key_path"]},
-                "hostseal.secrets.secret": defaults,
-                "hostseal.secrets.seal": defaults,
-            }
-        },
-    )
-    assert run.changed("a")
-    assert (tmp_path / "defaults.db").exists()
-    run = control.tasks(
-        secret("b", generate={}),
+        task("seal", "seal", environment="prod", hosts=[], mounts=[]),
+        task("retire", "host", environments=["prod"], name="db1", state="absent"),
         task("info", "secret_info", environment="prod"),
-        variables={"HOSTSEAL_STORE": None},
-        play={
-            "module_defaults": {
-                "group/hostseal.secrets.hostseal": {"store": defaults["store"]},
-                "hostseal.secrets.secret": {"key_path": defaults["key_path"]},
-            }
-        },
+        variables={"HOSTSEAL_STORE": None, "HOSTSEAL_KEY_PATH": None},
+        play={"module_defaults": {"group/hostseal.secrets.hostseal": defaults}},
     )
-    assert {entry["name"] for entry in run.result("info")["secrets"]} == {"a", "b"}
+    assert run.result("key")["path"] == f"{tmp_path}/defaults/prod.jwks"
+    assert [entry["name"] for entry in run.result("info")["secrets"]] == ["a"]
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["defaults.db"]
+    assert not list((tmp_path / "home").rglob("hostseal"))
 
 
 def test_seal(prod: Control) -> None:

@@ -23,17 +23,21 @@ DELIVERIES = Path(__file__).with_name("deliveries.py").read_text(encoding="utf-8
 STATE = "/var/lib/hostseal/state"
 VOLUME = "prod.pair"
 PLACE = ("-v", f"{VOLUME}:/run/secrets", "--volume-driver", "hostseal")
-# "..data" is entered once, as a program does that reads a certificate with its key. It may be gone meanwhile.
-WATCH = """
+# "..data" is entered once, as a program does that wants a certificate with its key. A generation that goes away while
+# it is read is no mixture.
+READ = "cd -P /run/secrets/..data 2>/dev/null && cat left >/tmp/left 2>/dev/null && cat right >/tmp/right 2>/dev/null"
+WHOLE = "cmp -s /tmp/left /tmp/right && [ -s /tmp/left ]"
+WATCH = f"""
 while :; do
-  if cd -P /run/secrets/..data 2>/dev/null && cat left >/tmp/left 2>/dev/null && cat right >/tmp/right 2>/dev/null; then
-    cmp -s /tmp/left /tmp/right && [ -s /tmp/left ] || echo mixed >> /tmp/mixed
+  if {READ}; then
+    {{ {WHOLE}; }} || echo mixed >> /tmp/mixed
     echo >> /tmp/rounds
   fi
+  sleep 0.01
 done
 """
 # A new container: it must not start with anything but a whole pair.
-CHECK = "cmp /run/secrets/left /run/secrets/right && [ -s /run/secrets/left ]"
+CHECK = f"for attempt in 1 2 3 4 5; do if {READ}; then {WHOLE}; exit; fi; sleep 0.02; done; exit 9"
 
 
 def _content(number: int) -> bytes:
@@ -60,8 +64,13 @@ def _number(prod: AgentHost, container: str = "watcher") -> int:
 
 def _on_disk(prod: AgentHost) -> int:
     """Number of the pair that a container started now gets."""
-    done = prod.docker("run", "--rm", *PLACE, "busybox", "sh", "-c", f"{CHECK} && head -c 6 /run/secrets/left")
+    done = prod.docker("run", "--rm", *PLACE, "busybox", "sh", "-c", f"({CHECK}) && head -c 6 /tmp/left")
     return int(done.stdout)
+
+
+def _starts(prod: AgentHost) -> int:
+    """How often the agent has started."""
+    return sum(line["event"] == "start" for line in prod.audit())
 
 
 @pytest.fixture
@@ -72,7 +81,8 @@ def pair(prod: AgentHost) -> Iterator[AgentHost]:
     yield prod
     prod.docker("rm", "--force", "watcher")
     prod.ask("DELETE", f"/v1/mounts/{VOLUME}")
-    eventually(lambda: not any(VOLUME in path for path in prod.live_files()))
+    # Docker asks again when the agent dies before it answers: such a user is counted twice, and its directory is left.
+    eventually(lambda: not any(f"{VOLUME}/" in path for path in prod.live_files()))
 
 
 def _never_mixed(prod: AgentHost, container: str = "watcher") -> None:
@@ -82,7 +92,8 @@ def _never_mixed(prod: AgentHost, container: str = "watcher") -> None:
 
 
 def test_kills_during_deliveries_while_containers_start_and_stop(pair: AgentHost) -> None:
-    texts = _envelopes(pair, 60, first=1)
+    texts = _envelopes(pair, 40, first=1)
+    begun = _starts(pair)
     command = ["docker", "-H", pair.host.engine.address, "exec", "--interactive", pair.host.container]
     with subprocess.Popen(
         [*command, "python3", "-c", DELIVERIES, VOLUME, "kill"],
@@ -96,16 +107,15 @@ def test_kills_during_deliveries_while_containers_start_and_stop(pair: AgentHost
         checks = pair.host.sh(
             f"""
             for number in 1 2 3 4 5 6; do
-              docker run --rm --init {" ".join(PLACE)} busybox sh -c '{CHECK}' || echo broken $number
+              docker run --rm --init {" ".join(PLACE)} busybox sh -c '{CHECK}' || echo broken $number: $?
             done
             """
         )
         assert process.stdout
         accepted = [int(line) + 1 for line in process.stdout.read().splitlines()]
         assert process.wait(60) == 0
-    assert "broken" not in checks.stdout
-    restarts = int(pair.host.out("systemctl", "show", "--property=NRestarts", "--value", "hostseald"))
-    assert restarts > 0
+    assert "broken" not in checks.stdout, checks.stdout + checks.stderr
+    assert _starts(pair) - begun > 3
     assert accepted
     # A delivery that was cut off may have been accepted without a word, so a later one is possible; never an earlier.
     assert _number(pair) >= accepted[-1]

@@ -29,7 +29,7 @@ def bugs(prod: AgentHost) -> Iterator[AgentHost]:
     secrets = [{"name": name, "value": value} for name, value in values.items()]
     declaring = {"environment": "prod", "secrets": secrets}
     files: list[dict[str, Any]] = [{"source": name} for name in values]
-    files[0] |= {"mode": 444, "target": "tls/certificate.pem"}
+    files[0] |= {"mode": "444", "target": "tls/certificate.pem"}
     files[2] |= {"mode": "0400", "uid": 4711}
     prod.control.tasks(
         {"name": "Declare", "hostseal.secrets.secret": declaring, "delegate_to": "localhost"},
@@ -74,9 +74,11 @@ def test_a_value_that_happens_to_be_base64_is_not_decoded(bugs: AgentHost) -> No
     assert _cat(bugs, "encoded") == ENCODED
 
 
-def test_mode_444_is_what_everybody_means(bugs: AgentHost) -> None:
+def test_mode_444_is_what_everybody_means_or_refused(bugs: AgentHost) -> None:
     stat = bugs.docker("exec", "bugs", "stat", "-L", "-c", "%a %u", "/run/secrets/tls/certificate.pem")
     assert stat.stdout == "444 0\n"
+    outcome = bugs.control.tasks(_mount("mode", [{"source": "plain", "mode": 444}]), check=False)
+    assert "mode 444 is a number, which would be 0674 in octal" in outcome.message("mode")
 
 
 def test_letters_are_no_uid(bugs: AgentHost) -> None:

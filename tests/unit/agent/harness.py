@@ -18,11 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jwcrypto.jwk import JWK
-
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelopes
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import Mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _zipapp
+from jwcrypto.jwk import JWK
 
 CHECKOUT = Path(__file__).parents[3]
 AGENT = CHECKOUT / "build" / "agent" / "hostseald.pyz"
@@ -142,7 +141,14 @@ class RunningAgent:
         self.audit_file = root / "var/log/hostseal/audit.jsonl"
         self.plugin_socket = root / "p/hostseal.sock"
         self.control_socket = root / "p/agent.sock"
-        for folder in (self.volumes, self.published, self.state, self.audit_file.parent, root / "p", root / "credentials"):
+        for folder in (
+            self.volumes,
+            self.published,
+            self.state,
+            self.audit_file.parent,
+            root / "p",
+            root / "credentials",
+        ):
             folder.mkdir(parents=True)
         for folder in ("users", "changes"):
             (root / "run/hostseal" / folder).mkdir()
@@ -164,7 +170,9 @@ class RunningAgent:
 
     def mount_tmpfs(self, size: str = "32m") -> None:
         """What the two mount units do."""
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700,nosuid,nodev", "tmpfs", self.volumes], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700,nosuid,nodev", "tmpfs", self.volumes], check=True
+        )
         self._mounted.append(self.volumes)
         subprocess.run(["mount", "-o", "bind,ro", self.volumes, self.published], check=True)
         self._mounted.append(self.published)
@@ -183,7 +191,19 @@ class RunningAgent:
         copies = [fcntl.fcntl(listener.fileno(), fcntl.F_DUPFD, 100) for listener in self._listeners]
         log = (self.root / "log").open("ab")
         self.process = subprocess.Popen(
-            [python, "-c", _LAUNCHER, ",".join(map(str, copies)), python, "-I", str(AGENT), "agent", "--root", str(self.root), *self.arguments],
+            [
+                python,
+                "-c",
+                _LAUNCHER,
+                ",".join(map(str, copies)),
+                python,
+                "-I",
+                str(AGENT),
+                "agent",
+                "--root",
+                str(self.root),
+                *self.arguments,
+            ],
             pass_fds=copies,
             env={
                 "PATH": os.environ["PATH"],
@@ -255,7 +275,9 @@ class RunningAgent:
         """One request to the control socket."""
         return request(self.control_socket, method, target, body)
 
-    def pin(self, environment: Environment, text: str | None = None, replace_key: bool = False) -> tuple[int, dict[str, Any]]:
+    def pin(
+        self, environment: Environment, text: str | None = None, replace_key: bool = False
+    ) -> tuple[int, dict[str, Any]]:
         query = "?replace_key=1" if replace_key else ""
         return self.control("PUT", f"/v1/environments/{environment.name}{query}", text or environment.key_set())
 

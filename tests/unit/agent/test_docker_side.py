@@ -26,7 +26,10 @@ class FakeHelper:
 
     def __init__(self, agent: RunningAgent) -> None:
         self.path = agent.root / "run/hostseal/docker.sock"
-        self.containers = [{"id": RUNNING, "name": "db", "state": "running"}, {"id": STOPPED, "name": "old", "state": "exited"}]
+        self.containers = [
+            {"id": RUNNING, "name": "db", "state": "running"},
+            {"id": STOPPED, "name": "old", "state": "exited"},
+        ]
         self.actions: list[tuple[str, str, str]] = []
         self.trouble: int | None = None
         self.listings = 0
@@ -35,7 +38,7 @@ class FakeHelper:
         asked = request.json()
         if request.path == "/v1/users":
             self.listings += 1
-            return 200, {"users": {volume: self.containers for volume in asked["volumes"]}}
+            return 200, {"users": dict.fromkeys(asked["volumes"], self.containers)}
         if request.path == "/v1/shadowed":
             return 200, {"shadowed": asked["volumes"][:1]}
         self.actions.append((request.path, asked["container"], asked.get("signal", "")))
@@ -118,7 +121,9 @@ def test_a_signal_is_repeated_until_docker_took_it(helper: FakeHelper, agent: Ru
     assert last_change(agent)["containers"] == ["db"]
 
 
-def test_a_restart_is_tried_once_even_when_the_agent_dies(helper: FakeHelper, agent: RunningAgent, prod: Environment) -> None:
+def test_a_restart_is_tried_once_even_when_the_agent_dies(
+    helper: FakeHelper, agent: RunningAgent, prod: Environment
+) -> None:
     deliver(agent, prod, "restart", b"1")
     agent.mount()
     helper.trouble = 503
@@ -180,7 +185,9 @@ def hasty(helper: FakeHelper, bare: RunningAgent) -> tuple[RunningAgent, Environ
     return bare, prod, helper
 
 
-def test_leaked_counts_are_dropped_when_docker_knows_no_user(hasty: tuple[RunningAgent, Environment, FakeHelper]) -> None:
+def test_leaked_counts_are_dropped_when_docker_knows_no_user(
+    hasty: tuple[RunningAgent, Environment, FakeHelper],
+) -> None:
     agent, _prod, helper = hasty
     agent.mount()
     agent.mount()
@@ -191,7 +198,9 @@ def test_leaked_counts_are_dropped_when_docker_knows_no_user(hasty: tuple[Runnin
     assert any(line["event"] == "reconcile" for line in agent.audit())
 
 
-def test_counts_stay_while_a_container_is_there_in_any_state(hasty: tuple[RunningAgent, Environment, FakeHelper]) -> None:
+def test_counts_stay_while_a_container_is_there_in_any_state(
+    hasty: tuple[RunningAgent, Environment, FakeHelper],
+) -> None:
     agent, _prod, helper = hasty
     agent.mount()
     helper.containers = [{"id": RUNNING, "name": "db", "state": "created"}]

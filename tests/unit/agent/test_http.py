@@ -103,7 +103,16 @@ def test_nothing_gets_nothing(server: Path) -> None:
 
 
 def test_pieces_make_a_request(server: Path) -> None:
-    answer = exchange(server, b"PO", b"ST /a%20b?x=1&x=2&y HTTP/1.1\r\nContent-Le", b"ngth: 3\r\n\r", b"\nab", b"c", pause=0.02, finish=False)
+    answer = exchange(
+        server,
+        b"PO",
+        b"ST /a%20b?x=1&x=2&y HTTP/1.1\r\nContent-Le",
+        b"ngth: 3\r\n\r",
+        b"\nab",
+        b"c",
+        pause=0.02,
+        finish=False,
+    )
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
         "method": "POST",
         "path": "/a b",
@@ -120,7 +129,8 @@ def test_pieces_make_a_request(server: Path) -> None:
             lambda line, headers, body: line + b"\r\n" + b"".join(h + b"\r\n" for h in headers) + b"\r\n" + body,
             st.sampled_from([b"GET / HTTP/1.1", b"POST /x HTTP/1.1", b"PUT /%ff%00 HTTP/1.1"]) | st.binary(max_size=40),
             st.lists(
-                st.sampled_from([b"Content-Length: 5", b"Content-Length: 0", b"Transfer-Encoding: x", b"a:b"]) | st.binary(max_size=40),
+                st.sampled_from([b"Content-Length: 5", b"Content-Length: 0", b"Transfer-Encoding: x", b"a:b"])
+                | st.binary(max_size=40),
                 max_size=4,
             ),
             st.binary(max_size=60),
@@ -161,7 +171,13 @@ def test_bodies_that_docker_would_not_send(agent: RunningAgent) -> None:
 def test_unknown_requests(agent: RunningAgent) -> None:
     assert request(agent.plugin_socket, "POST", "/VolumeDriver.Nope")[0] == 404
     assert request(agent.plugin_socket, "GET", "/VolumeDriver.List")[0] == 404
-    for method, target in (("GET", "/"), ("GET", "/v2/status"), ("POST", "/v1/mounts/prod.db"), ("DELETE", "/v1/wipe"), ("PUT", "/v1/mounts/")):
+    for method, target in (
+        ("GET", "/"),
+        ("GET", "/v2/status"),
+        ("POST", "/v1/mounts/prod.db"),
+        ("DELETE", "/v1/wipe"),
+        ("PUT", "/v1/mounts/"),
+    ):
         assert agent.control(method, target)[0] == 404
 
 

@@ -62,7 +62,9 @@ def test_a_reader_never_sees_a_mixed_set(agent: RunningAgent, prod: Environment)
     assert missing == []
 
 
-def test_containers_come_and_go_while_envelopes_arrive_and_the_agent_is_killed(agent: RunningAgent, prod: Environment) -> None:
+def test_containers_come_and_go_while_envelopes_arrive_and_the_agent_is_killed(
+    agent: RunningAgent, prod: Environment
+) -> None:
     agent.deliver(prod.envelope(files={"key": b"0", "cert": b"0"}))
     end = time.monotonic() + 5
     lock = threading.Lock()
@@ -81,7 +83,7 @@ def test_containers_come_and_go_while_envelopes_arrive_and_the_agent_is_killed(a
                 time.sleep(chance.random() / 50)
                 assert (folder / "key").exists()
                 retried(lambda user=user: agent.unmount(user=user))
-        except BaseException as error:  # noqa: BLE001 - told by the main thread
+        except BaseException as error:
             troubles.append(error)
 
     def retried(call):  # type: ignore[no-untyped-def] # as Docker does when the plugin breaks off

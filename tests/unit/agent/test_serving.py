@@ -16,7 +16,9 @@ from tests.unit.agent.harness import Environment, RunningAgent
 
 
 def test_first_mount_decrypts_and_last_unmount_wipes(agent: RunningAgent, prod: Environment) -> None:
-    receipt = agent.deliver(prod.envelope(files={"db_password|999|33|0400": b"\x00\xff s3cret\n", "tls/server.key": b"K" * 4097}))
+    receipt = agent.deliver(
+        prod.envelope(files={"db_password|999|33|0400": b"\x00\xff s3cret\n", "tls/server.key": b"K" * 4097})
+    )
     assert receipt["changed"]
     assert receipt["live"] is False
     assert list(agent.volumes.iterdir()) == []

@@ -1,0 +1,176 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The modules that run on a host, and the file that they install there."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client import (
+    AgentClient,
+    AgentError,
+    AgentMissing,
+)
+from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import load_host_key
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
+from ansible_collections.hostseal.secrets.plugins.modules.agent_info import gather
+from ansible_collections.hostseal.secrets.plugins.modules.host_identity import Identity, ensure
+from ansible_collections.hostseal.secrets.plugins.plugin_utils import _zipapp
+from hostseald import VERSION
+
+from tests.unit.agent.harness import CHECKOUT, Environment, RunningAgent
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Identity:
+    return Identity(str(tmp_path / "etc"))
+
+
+def made(identity: Identity) -> Path:
+    ensure(identity, "db1", rename=False, check=False)
+    return Path(identity.key_path)
+
+
+def test_a_key_pair_is_made_once(identity: Identity) -> None:
+    predicted = ensure(identity, "db1", rename=False, check=True)
+    assert (predicted["changed"], predicted["public_key"]) == (True, None)
+    assert not Path(identity.folder).exists()
+    first = ensure(identity, "db1", rename=False, check=False)
+    assert first["changed"]
+    assert "d" not in first["public_key"]
+    key = load_host_key(Path(identity.key_path).read_text(), private=True)
+    assert first["public_key"] == key.export_public(as_dict=True)
+    assert first["public_key"]["kid"] == key.thumbprint()
+    assert stat.S_IMODE(os.stat(identity.key_path).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(identity.name_path).st_mode) == 0o644
+    assert json.loads(Path(identity.name_path).read_text()) == {"host": "db1", "jwk": first["public_key"]}
+    before = Path(identity.key_path).stat()
+    for check in (True, False):
+        again = ensure(identity, "db1", rename=False, check=check)
+        assert (again["changed"], again["public_key"]) == (False, first["public_key"])
+    assert Path(identity.key_path).stat() == before
+    assert sorted(os.listdir(identity.folder)) == ["host.json", "host.key"]
+
+
+def test_another_name_is_an_error_unless_told(identity: Identity) -> None:
+    made(identity)
+    with pytest.raises(HostsealError, match="rename: true"):
+        ensure(identity, "db2", rename=False, check=False)
+    renamed = ensure(identity, "db2", rename=True, check=False)
+    assert (renamed["changed"], renamed["host"]) == (True, "db2")
+    assert not ensure(identity, "db2", rename=False, check=False)["changed"]
+
+
+def test_a_lost_or_edited_name_file_is_made_anew(identity: Identity) -> None:
+    key = made(identity).read_bytes()
+    for content in (None, "{", '{"host": "db1"}'):
+        Path(identity.name_path).unlink()
+        if content is not None:
+            Path(identity.name_path).write_text(content)
+        assert ensure(identity, "db1", rename=False, check=False)["changed"]
+        assert not ensure(identity, "db1", rename=False, check=False)["changed"]
+    assert Path(identity.key_path).read_bytes() == key
+
+
+def loose(path: Path) -> None:
+    path.chmod(0o640)
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_suffix(".x"))
+    path.symlink_to(path.with_suffix(".x"))
+
+
+def foreign(path: Path) -> None:
+    os.chown(path, 65534, 65534)
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:30])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def binary(path: Path) -> None:
+    path.write_bytes(b"\xff" * 100)
+
+
+def other_kind(path: Path) -> None:
+    path.write_text(Environment().signing_key.export_private())
+
+
+def a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir(0o700)
+
+
+@pytest.mark.parametrize(
+    "damage", [loose, linked, foreign, truncated, emptied, binary, other_kind, a_fifo, a_directory]
+)
+def test_a_key_file_that_is_not_to_be_trusted(identity: Identity, damage: Callable[[Path], None]) -> None:
+    path = made(identity)
+    secret = json.loads(path.read_text())["d"]
+    damage(path)
+    before = os.lstat(path)
+    for check in (True, False):
+        with pytest.raises(HostsealError, match=r"host\.key") as caught:
+            ensure(identity, "db1", rename=False, check=check)
+        assert secret[:10] not in str(caught.value)
+    assert os.lstat(path).st_ino == before.st_ino
+
+
+def test_the_client(agent: RunningAgent) -> None:
+    client = AgentClient(str(agent.control_socket))
+    prod = Environment(host_key=agent.host_key)
+    assert client.pin("prod", prod.key_set()) == {"changed": True, "kids": [prod.kid]}
+    assert client.deliver("prod.db", prod.envelope())["changed"]
+    assert client.status()["mounts"][0]["valid"]
+    with pytest.raises(AgentError, match="for host 'other'") as refused:
+        client.deliver("prod.db", prod.envelope(host="other"))
+    assert refused.value.status == 409
+    info = gather(client)
+    assert info["agent"]["installed"]
+    assert [mount["volume"] for mount in info["mounts"]] == ["prod.db"]
+    assert len(info["problems"]) == 1 + (not info["agent"]["tmpfs"]["noswap"])  # no helper here
+    assert client.remove("prod.db") == {"changed": True}
+    assert client.wipe() == {"changed": False}
+
+
+def test_the_client_without_an_agent(tmp_path: Path) -> None:
+    client = AgentClient(str(tmp_path / "nothing"))
+    with pytest.raises(AgentMissing, match="host_agent") as missing:
+        client.status()
+    assert missing.value.status is None
+    assert gather(client) == {"agent": {"installed": False}, "problems": []}
+
+
+def test_equal_sources_give_equal_bytes() -> None:
+    sources = _zipapp.agent_sources(CHECKOUT)
+    first = _zipapp.build(sources)
+    assert first == _zipapp.build(dict(reversed(sources.items())))
+    with zipfile.ZipFile(BytesIO(first)) as archive:
+        names = archive.namelist()
+        assert names == sorted(names)
+        assert {"__main__.py", "hostseald/_model.py", "hostseald/_envelope.py", "hostseald/__main__.py"} <= set(names)
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_agent_has_the_collections_version() -> None:
+    assert yaml.safe_load((CHECKOUT / "galaxy.yml").read_text())["version"] == VERSION
