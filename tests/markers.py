@@ -29,6 +29,7 @@ from typing import BinaryIO, NamedTuple
 
 CHUNK = 4 << 20
 SHORTEST = 12
+FIRST_LOOKS = 10
 # File systems of the kernel's own making. Everything else that is mounted can hold files.
 _PSEUDO = frozenset(
     {"autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl"}
@@ -254,9 +255,14 @@ def process_collector(pause: float = 0.05) -> Collector:
         except PermissionError:
             closed.add(pid)
 
+    looks: dict[str, int] = {}
+
     def look() -> Iterator[tuple[str, bytes]]:
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            if pid not in closed:
+        nonlocal looks
+        # A new process is looked at some times: it is a copy of its parent at first. Later it hardly changes.
+        looks = {pid: looks.get(pid, 0) + 1 for pid in filter(str.isdigit, os.listdir("/proc")) if pid not in closed}
+        for pid, count in looks.items():
+            if count <= FIRST_LOOKS:
                 yield from read(pid)
 
     return Collector(look, pause)
@@ -291,7 +297,7 @@ def main() -> None:
     search = Search(markers)
     if action == "tree":
         for top in arguments:
-            search.tree(top)
+            search.tree(os.path.expanduser(top))
     elif action == "machine":
         search.machine(*arguments)
     elif action == "processes":

@@ -10,6 +10,7 @@ they agree.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,17 +105,20 @@ def test_kills_during_deliveries_while_containers_start_and_stop(pair: AgentHost
         assert process.stdin
         process.stdin.write(json.dumps(texts))
         process.stdin.close()
-        checks = pair.host.sh(
+        started = pair.host.sh(
             f"""
             for number in 1 2 3 4 5 6; do
-              docker run --rm --init {" ".join(PLACE)} busybox sh -c '{CHECK}' || echo broken $number: $?
+              docker run --rm --init {" ".join(PLACE)} busybox sh -c '{CHECK}' 2>&1 || echo "ended with $?"
             done
             """
-        )
+        ).stdout
         assert process.stdout
         accepted = [int(line) + 1 for line in process.stdout.read().splitlines()]
         assert process.wait(60) == 0
-    assert "broken" not in checks.stdout, checks.stdout + checks.stderr
+    # Whatever started had a whole pair. When the agent dies while it holds Docker's request, Docker repeats that without
+    # its content, so that container does not start.
+    assert set(re.findall("ended with ([0-9]+)", started)) <= {"125"}, started
+    assert started.count("ended with") == started.count("which came again empty: start it again"), started
     assert _starts(pair) - begun > 3
     assert accepted
     # A delivery that was cut off may have been accepted without a word, so a later one is possible; never an earlier.
@@ -158,10 +162,10 @@ def full_disk(pair: AgentHost) -> Iterator[AgentHost]:
         f"""
         systemctl stop hostseald
         for place in {STATE} /var/log/hostseal; do
-          cp -a $place /root/copy
+          cp -a $place /var/copy
           mount -t tmpfs -o size=4m,mode=0700,uid=$(id -u hostseal),gid=$(id -g hostseal) tmpfs $place
-          cp -a /root/copy/. $place
-          rm -r /root/copy
+          cp -a /var/copy/. $place
+          rm -r /var/copy
           dd if=/dev/zero of=$place/filler bs=4k 2>/dev/null || true
         done
         systemctl start hostseald
@@ -173,10 +177,10 @@ def full_disk(pair: AgentHost) -> Iterator[AgentHost]:
         systemctl stop hostseald
         rm -f {STATE}/filler /var/log/hostseal/filler
         for place in {STATE} /var/log/hostseal; do
-          cp -a $place /root/copy
+          cp -a $place /var/copy
           umount $place
-          cp -a /root/copy/. $place
-          rm -r /root/copy
+          cp -a /var/copy/. $place
+          rm -r /var/copy
         done
         systemctl start hostseald
         """

@@ -340,7 +340,7 @@ class Hunt:
             for name in ("password", "lines", "vaulted", "base64-looking", "looped", "binary", "file")
         }
         self._on_host("disks and memory", "machine", "/run/hostseal/volumes", "/run/credentials")
-        self._on_host("module payloads", "tree", "/root/.ansible")
+        self._on_host("module payloads", "tree", "~/.ansible")
         words: dict[str, str] = {
             "journal": "journalctl --all --output=export --no-pager",
             "audit log": "cat /var/log/hostseal/audit.jsonl",

@@ -44,7 +44,7 @@ class Stage:
 
     def agent(self) -> Agent:
         paths = Paths(str(self.root))
-        agent = Agent(paths, self.host, Audit(os.devnull, "db1"), 600, 60)
+        agent = Agent(paths, self.host, Audit(os.devnull, "db1"))
         agent.start()
         return agent
 

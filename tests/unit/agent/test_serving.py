@@ -164,3 +164,17 @@ def test_a_full_tmpfs_refuses_and_leaves_the_good_one(bare: RunningAgent) -> Non
     assert not (bare.volumes / "prod.big").exists()
     bare.unmount()
     assert list(bare.volumes.iterdir()) == []
+
+
+def test_owners_where_docker_remaps_users(bare: RunningAgent) -> None:
+    bare.arguments = ["--uid-offset", "100000", "--gid-offset", "200000"]
+    bare.start()
+    prod = Environment(host_key=bare.host_key)
+    bare.pin(prod)
+    bare.deliver(prod.envelope(files={"a": b"1", "b|999|33": b"2"}))
+    folder = bare.mount()
+    owners = [((folder / name).stat().st_uid, (folder / name).stat().st_gid) for name in ("a", "b")]
+    assert owners == [(100_000, 200_000), (100_999, 200_033)]
+    bare.deliver(prod.envelope("far", {"a|4294967000": b"1"}), "prod.far")
+    assert "outside Docker's user namespace" in bare.refused_mount("prod.far")
+    assert not (bare.volumes / "prod.far").exists()

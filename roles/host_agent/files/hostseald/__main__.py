@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import signal
@@ -18,13 +19,13 @@ from . import _systemd
 from ._http import Server, Service
 from ._model import HostsealError
 from ._paths import Paths
+from ._reconcile import GAP_SECONDS, QUIET_SECONDS
 
-USAGE = "usage: hostseald.pyz agent|docker-helper [--root DIRECTORY] [--quiet SECONDS] [--gap SECONDS] [--idle SECONDS]"
 STUCK_SECONDS = 180.0
 _PR_SET_DUMPABLE = 4
 
 
-def run_agent(paths: Paths, options: dict[str, float]) -> None:
+def run_agent(paths: Paths, options: argparse.Namespace) -> None:
     """Serve Docker and the control socket until SIGTERM."""
     # Imported here: the Docker helper has no business with keys and cryptography.
     from . import _control_api, _plugin_api
@@ -37,7 +38,8 @@ def run_agent(paths: Paths, options: dict[str, float]) -> None:
     sockets = _sockets("hostseal.sock", "agent.sock")
     host = load_host(os.environ.get("CREDENTIALS_DIRECTORY", ""))
     audit = Audit(paths.audit, host.name)
-    agent = Agent(paths, host, audit, options["quiet"], options["gap"])
+    owner_of_zero = (options.uid_offset, options.gid_offset)
+    agent = Agent(paths, host, audit, quiet=options.quiet, gap=options.gap, owner_of_zero=owner_of_zero)
     agent.start()
     plugin = _plugin_api.PluginApi(agent)
     control = _control_api.ControlApi(agent)
@@ -56,7 +58,7 @@ def run_agent(paths: Paths, options: dict[str, float]) -> None:
     audit.close(2.0)
 
 
-def run_docker_helper(paths: Paths, options: dict[str, float]) -> None:
+def run_docker_helper(paths: Paths, options: argparse.Namespace) -> None:
     """Serve the agent until SIGTERM, or until nothing has come for a while: the socket starts it again."""
     from ._docker_helper import DockerHelper
 
@@ -64,10 +66,10 @@ def run_docker_helper(paths: Paths, options: dict[str, float]) -> None:
     server = Server([Service(sockets["docker.sock"], DockerHelper(paths.docker).handle, 1 << 20, most=16)])
 
     def idle() -> None:
-        if not server.busy() and time.monotonic() - server.last_request > options["idle"]:
+        if not server.busy() and time.monotonic() - server.last_request > options.idle:
             server.stop()
 
-    _serve(server, idle, options["idle"] / 4)
+    _serve(server, idle, options.idle / 4)
 
 
 def _serve(server: Server, tick: Callable[[], None], interval: float | None) -> None:
@@ -88,25 +90,21 @@ def _sockets(*names: str) -> dict[str, socket.socket]:
 
 def main(arguments: list[str]) -> int:
     """Run one of the two programs; the exit status."""
-    commands = {"agent": run_agent, "docker-helper": run_docker_helper}
-    command = commands.get(arguments[0]) if arguments else None
-    root = "/"
-    options = {"quiet": 600.0, "gap": 60.0, "idle": 60.0}
-    rest = arguments[1:]
-    while command and len(rest) >= 2:
-        name, value, *rest = rest
-        if name == "--root":
-            root = value
-        elif name.startswith("--") and name[2:] in options:
-            options[name[2:]] = float(value)
-        else:
-            command = None
-    if command is None or rest:
-        sys.stderr.write(f"{USAGE}\n")
-        return 2
+    programs = {"agent": run_agent, "docker-helper": run_docker_helper}
+    parser = argparse.ArgumentParser(prog="hostseald.pyz", description=__doc__)
+    parser.add_argument("program", choices=sorted(programs))
+    parser.add_argument("--uid-offset", type=int, default=0, help="the host's uid of root in containers (userns-remap)")
+    parser.add_argument("--gid-offset", type=int, default=0, help="the host's gid of root in containers (userns-remap)")
+    parser.add_argument(
+        "--quiet", type=float, default=QUIET_SECONDS, help="seconds without a mount before counts are checked"
+    )
+    parser.add_argument("--gap", type=float, default=GAP_SECONDS, help="seconds between the two checks")
+    parser.add_argument("--idle", type=float, default=60.0, help="seconds after which the Docker helper ends")
+    parser.add_argument("--root", default="/", help="another root directory, for tests")
+    options = parser.parse_args(arguments)
     os.umask(0o077)
     try:
-        command(Paths(root), options)
+        programs[options.program](Paths(options.root), options)
     except HostsealError as error:
         sys.stderr.write(f"hostseald: {error}\n")
         return 1

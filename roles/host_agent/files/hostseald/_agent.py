@@ -25,7 +25,7 @@ from ._host import Host
 from ._later import Later
 from ._model import HostsealError, mode_text, split_volume
 from ._paths import Paths
-from ._reconcile import Reconciler, looks_like_docker
+from ._reconcile import GAP_SECONDS, QUIET_SECONDS, Reconciler, looks_like_docker
 from ._state import Pin, State
 from ._users import Users
 from ._volumes import Volumes
@@ -57,12 +57,20 @@ class _Locks:
 class Agent:
     """All of it; the two APIs are translations of its methods. OSError means that a disk or the tmpfs failed."""
 
-    def __init__(self, paths: Paths, host: Host, audit: Audit, quiet: float, gap: float) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        host: Host,
+        audit: Audit,
+        quiet: float = QUIET_SECONDS,
+        gap: float = GAP_SECONDS,
+        owner_of_zero: tuple[int, int] = (0, 0),
+    ) -> None:
         self.host = host
         self._audit = audit
         self._state = State(paths.state)
         self._users = Users(paths.users)
-        self._volumes = Volumes(paths.volumes, paths.published)
+        self._volumes = Volumes(paths.volumes, paths.published, owner_of_zero)
         self._docker = DockerClient(paths.docker_helper)
         self._changes = Changes(paths.changes, self._docker, audit)
         self._reconciler = Reconciler(self._users, self._docker, self._drop_leaked, quiet, gap)

@@ -101,6 +101,9 @@ class PluginApi:
 
 def _string(asked: dict[str, Any], member: str) -> str:
     value = asked.get(member)
+    if not asked:
+        # Its client has sent the body to the agent that died, and repeats the request without one.
+        raise HttpError(400, "the agent ended in the midst of Docker's request, which came again empty: start it again")
     if not isinstance(value, str) or not value:
         raise HttpError(400, f"{member} is missing")
     return value

@@ -38,8 +38,8 @@ class Reconciler:
         users: Users,
         docker: DockerClient,
         drop: Callable[[str, float], None],
-        quiet: float = QUIET_SECONDS,
-        gap: float = GAP_SECONDS,
+        quiet: float,
+        gap: float,
     ) -> None:
         self._users = users
         self._docker = docker

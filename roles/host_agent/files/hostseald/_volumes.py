@@ -23,17 +23,21 @@ from typing import Any
 
 from ._envelope import File
 from ._files import names
-from ._model import HostsealError
+from ._model import MAX_ID, HostsealError
 
 _GENERATION = re.compile(r"\.\.[0-9]+")
 
 
 class Volumes:
-    """ROOT is the tmpfs, PUBLISHED the read-only view of it that Docker gets."""
+    """ROOT is the tmpfs, PUBLISHED the read-only view of it that Docker gets.
 
-    def __init__(self, root: str, published: str) -> None:
+    OWNER_OF_ZERO are the host's uid and gid of a container's root: not 0 when Docker remaps users (userns-remap).
+    """
+
+    def __init__(self, root: str, published: str, owner_of_zero: tuple[int, int] = (0, 0)) -> None:
         self._root = root
         self._published = published
+        self._owner_of_zero = owner_of_zero
 
     def path(self, volume: str) -> str:
         """The directory that Docker binds."""
@@ -114,11 +118,26 @@ class Volumes:
                 for part in parents:
                     parent = os.path.join(parent, part)
                     _make_folder(parent)
-                _write(os.path.join(parent, name), file)
+                self._write(os.path.join(parent, name), file)
             os.rename(generation, complete)
-        except OSError:
+        except (HostsealError, OSError):
             _remove_tree(generation)
             raise
+
+    def _write(self, path: str, file: File) -> None:
+        uid, gid = self._owner_of_zero[0] + file.uid, self._owner_of_zero[1] + file.gid
+        if max(uid, gid) > MAX_ID:
+            raise HostsealError(f"owner {file.uid}:{file.gid} of {file.target!r} is outside Docker's user namespace")
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            data = memoryview(file.data)
+            while data:
+                data = data[os.write(handle, data) :]
+            # The mode first: afterwards the file may be another user's, and changing it would need CAP_FOWNER.
+            os.fchmod(handle, file.mode)
+            os.fchown(handle, uid, gid)
+        finally:
+            os.close(handle)
 
     def discard(self, volume: str, issued_at: int) -> None:
         """Remove a prepared generation that is not going to be published."""
@@ -167,19 +186,6 @@ def _make_folder(path: str) -> None:
     except FileExistsError:
         return
     os.chmod(path, 0o755)  # noqa: S103 - whatever the umask says; its parent is 0700
-
-
-def _write(path: str, file: File) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        data = memoryview(file.data)
-        while data:
-            data = data[os.write(handle, data) :]
-        # The mode first: afterwards the file may be another user's, and changing it would need CAP_FOWNER.
-        os.fchmod(handle, file.mode)
-        os.fchown(handle, file.uid, file.gid)
-    finally:
-        os.close(handle)
 
 
 def _remove_tree(path: str) -> None:
