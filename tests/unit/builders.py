@@ -112,7 +112,7 @@ def in_processes(count: int, work: Callable[[int], object], timeout: float = 60)
 
 def collect(count: int, work: Callable[[int], Sequence[Any]]) -> list[Any]:
     """What WORK(number) returned in COUNT forks, together in one list."""
-    pipes = [_fork.Pipe(duplex=False) for _ in range(count)]
+    pipes = [_fork.Pipe(duplex=False) for _number in range(count)]
 
     def run(number: int) -> None:
         pipes[number][1].send(list(work(number)))

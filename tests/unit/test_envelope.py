@@ -308,7 +308,7 @@ def test_statement_and_ciphertext_must_agree(statement: dict[str, Any]) -> None:
 
 
 def test_ciphertext_of_another_envelope_is_refused() -> None:
-    text = SAMPLE.split("\n")[0] + "\n" + seal().split("\n")[1] + "\n"
+    text = SAMPLE.split("\n", maxsplit=1)[0] + "\n" + seal().split("\n")[1] + "\n"
     with pytest.raises(EnvelopeError, match="not the one that was signed"):
         envelope.read_statement(text, [PROD.public])
 
@@ -392,7 +392,7 @@ def test_public_key_is_no_hmac_secret() -> None:
 
 
 def test_signature_may_not_be_left_out() -> None:
-    header, payload, _signature = SAMPLE.split("\n")[0].split(".")
+    header, payload, _signature = SAMPLE.split("\n", maxsplit=1)[0].split(".")
     for jws in (f"{header}.{payload}.", f"{header}.{payload}"):
         with pytest.raises(EnvelopeError, match="truncated or not an envelope"):
             envelope.read_statement(_with_first_line(jws), [PROD.public])
@@ -420,7 +420,7 @@ def test_more_members_in_the_signature_header_are_refused(extra: dict[str, Any])
 def test_a_signed_thing_of_another_kind_is_no_statement() -> None:
     record = PROD.sign(envelope.HOST_RECORD, envelope.host_record("prod", "db1", PUBLIC_HOST))
     keys = PROD.sign(envelope.KEY_SET, envelope.key_set("prod", ISSUED_AT, [PROD.public]))
-    statement = SAMPLE.split("\n")[0]
+    statement = SAMPLE.split("\n", maxsplit=1)[0]
     for jws in (record, keys):
         with pytest.raises(EnvelopeError, match=r"not of type hostseal-statement\+json"):
             envelope.read_statement(_with_first_line(jws), [PROD.public])

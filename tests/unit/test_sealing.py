@@ -82,7 +82,7 @@ def unseal(place: Place, sealed: StoredEnvelope, key: JWK) -> dict[str, bytes]:
 
 def edit(place: Place, statement: str, *arguments: object) -> None:
     """What somebody who may write to the store would do, constraints or not."""
-    with contextlib.closing(sqlite3.connect(place.path)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(place.path, isolation_level=None)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
         assert connection.execute(statement, arguments).rowcount != 0
 
@@ -433,7 +433,7 @@ def test_environment_moved_onto_another_environments_key(edited: Place) -> None:
 
 def test_versions_with_one_id_do_not_take_each_others_value(edited: Place) -> None:
     """An id is random and unique by the schema, but whoever edits the store may drop that rule."""
-    with contextlib.closing(sqlite3.connect(edited.path)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(edited.path, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE copy AS SELECT * FROM secret_version")
         connection.execute("DROP TABLE secret_version")
         connection.execute("ALTER TABLE copy RENAME TO secret_version")

@@ -25,7 +25,7 @@ from tests.unit.builders import Place, collect, in_processes, version
 
 def sql(path: Path, statement: str, *arguments: object) -> list[Any]:
     """What somebody with sqlite3 at hand would do."""
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         return connection.execute(statement, arguments).fetchall()
 
 
@@ -471,7 +471,7 @@ def test_one_of_many_equal_declarations_creates(prod: Place) -> None:
 def test_issue_times_at_once_are_all_different(prod: Place) -> None:
     def work(_number: int) -> list[int]:
         times = []
-        for _ in range(10):
+        for _number in range(10):
             with prod.store() as store, store.transaction() as transaction:
                 times += transaction.issue_times("prod", [("db1", "db")], [0])
         assert times == sorted(times)

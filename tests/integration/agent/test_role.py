@@ -72,7 +72,7 @@ def test_an_upgrade_leaves_running_containers_alone(agent: AgentHost) -> None:
     before = agent.host.out("systemctl", "show", "-p", "MainPID", "hostseald")
     agent.host.sh("echo >> /usr/local/lib/hostseal/hostseald.pyz")
     outcome = agent.control.tasks(install())
-    installed = next(result for task, result in outcome.results.items() if "Install the agent" in task)
+    installed = next(result for task, result in outcome.results.items() if "Install the agent and its units" in task)
     assert installed["files"] == ["/usr/local/lib/hostseal/hostseald.pyz"]
     assert agent.host.out("systemctl", "show", "-p", "MainPID", "hostseald") != before
     assert agent.read(name) == VALUE
