@@ -10,6 +10,7 @@ while the tmpfs and the counts change, so a Docker Mount never waits for a disk.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from contextlib import suppress
@@ -41,11 +42,15 @@ class UnknownMountError(RefusedError):
 
 @dataclass
 class Held:
-    """What is remembered of an envelope on disk. REASON (None: it is good) was found under the pin EXAMINED."""
+    """What is remembered of an envelope on disk. REASON (None: it is good) was found under the pin EXAMINED.
+
+    DIGEST is the SHA-256 of the text whose signature was verified then, so that a Mount need not do it again.
+    """
 
     statement: Statement | None
     examined: Pin | None = None
     reason: str | None = None
+    digest: bytes | None = None
 
 
 @dataclass
@@ -272,7 +277,7 @@ class Agent:
         _refuse_expired(statement)
         files = decrypt(envelope, statement, self.host.key)
         digest = statement.state_digest
-        held = Held(statement, examined=pin)
+        held = Held(statement, examined=pin, digest=_sha256(envelope))
 
         locks = self._lock(volume)
         with locks.mount:  # first, so that a full tmpfs refuses the envelope
@@ -458,14 +463,18 @@ class Agent:
         pin = self._pin_of(split_volume(volume)[0])
         try:
             envelope = self._state.envelope(volume)
-            statement = read_statement(envelope, pin.keys)
+            digest = _sha256(envelope)
+            if held.statement is not None and held.examined is pin and held.digest == digest:
+                statement = held.statement
+            else:
+                statement = read_statement(envelope, pin.keys)
             if (statement.volume, statement.host) != (volume, self.host.name):
                 raise RefusedError(f"it is for mount {statement.volume!r} of host {statement.host!r}")
             files = decrypt(envelope, statement, self.host.key)
         except HostsealError as error:
-            held.reason, held.examined = str(error), pin
+            held.reason, held.examined, held.digest = str(error), pin, None
             raise
-        held.reason, held.examined = None, pin
+        held.statement, held.reason, held.examined, held.digest = statement, None, pin, digest
         _refuse_expired(statement)
         return statement, files
 
@@ -495,6 +504,10 @@ def _refuse_expired(statement: Statement) -> None:
     if statement.expires_at is not None and statement.expires_at <= _milliseconds():
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(statement.expires_at / 1000))
         raise RefusedError(f"it expired at {when}: deliver it anew with hostseal.secrets.mount")
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _milliseconds() -> int:
