@@ -74,8 +74,12 @@ class Audit:
         sys.stdout.buffer.flush()
 
     def _to_file(self, text: bytes) -> None:
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
-            os.write(handle, text)
+            size = os.fstat(handle).st_size
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                text = b"\n" + text  # a power cut left half a line: it must not spoil this one
+            if os.write(handle, text) < len(text):
+                os.ftruncate(handle, size)  # the disk is full: a whole line or none
         finally:
             os.close(handle)
