@@ -22,13 +22,13 @@ setup: ## Install what is missing: packages, build/venv, build/collections
 	@tests/rig/setup.sh
 
 unit: setup ## Unit tests, without Docker
-	python -m pytest -n 2 tests/unit $(ARGS)
+	python -m pytest -n 4 --dist worksteal tests/unit $(ARGS)
 
 integration: setup ## Integration tests on throwaway hosts
 	python -m pytest tests/integration $(ARGS)
 
 test: setup ## Unit and integration tests
-	python -m pytest -n 2 tests/unit
+	python -m pytest -n 4 --dist worksteal tests/unit
 	python -m pytest tests/integration
 
 lint: setup ## Everything that reads the code: style, types, documentation, ansible-test sanity
