@@ -9,12 +9,15 @@ import argparse
 import os
 import sys
 
-from tests.rig import archives, engine, images
+from tests.rig import archives, engine, images, openbao
 from tests.rig.host import ThrowawayHost, clean_leftovers, inventory_text, listed
+from tests.rig.openbao import OpenBao
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.rig", description="Throwaway Docker hosts.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.rig", description="Throwaway Docker hosts and OpenBao servers."
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     up = actions.add_parser("up", help="create and boot a host (anew when it exists); it stays until 'down'")
     up.add_argument("name")
@@ -28,14 +31,19 @@ def _parser() -> argparse.ArgumentParser:
         ("inventory", "print an Ansible inventory line"),
     ):
         actions.add_parser(action, help=text).add_argument("name")
-    actions.add_parser("forget", help="remove the rig's images from the engine")
-    actions.add_parser("status", help="the engine and the hosts of this checkout")
+    for action, text in (
+        ("vault-up", "start an OpenBao server (the one there is, with its data, when it exists)"),
+        ("vault-down", "remove an OpenBao server and its data"),
+    ):
+        actions.add_parser(action, help=text).add_argument("name")
+    actions.add_parser("forget", help="remove the rig's images from the engine, and all OpenBao servers")
+    actions.add_parser("status", help="the engine, the hosts and the OpenBao servers of this checkout")
     build = actions.add_parser("build", help="build images beforehand")
     build.add_argument("--release", choices=images.RELEASES, action="append")
     stop = actions.add_parser(
-        "engine-stop", help="remove all hosts of this checkout, end the engine that the rig started"
+        "engine-stop", help="remove all hosts and OpenBao servers of this checkout, end the engine that the rig started"
     )
-    stop.add_argument("--if-idle", action="store_true", help="leave everything when there is a host")
+    stop.add_argument("--if-idle", action="store_true", help="leave everything when there is a host or a server")
     return parser
 
 
@@ -44,33 +52,54 @@ def _status() -> None:
     print(f"engine: {found.address if found else 'none'}")
     for row in listed(found) if found else []:
         print("host: {}  owner: {}  state: {}".format(*row))
+    for row in openbao.listed():
+        print("openbao: {}  owner: {}  state: {}".format(*row))
 
 
 def _engine_stop(if_idle: bool) -> None:
     found = engine.find()
+    openbao.clean_leftovers()
     if found:
         clean_leftovers(found)
-        hosts = [row[0] for row in listed(found)]
-        if if_idle and hosts:
-            print(f"engine left running for {', '.join(hosts)}")
-            return
+    hosts = [row[0] for row in listed(found)] if found else []
+    servers = [row[0] for row in openbao.listed()]
+    if if_idle and hosts + servers:
+        print(f"engine left running for {', '.join(hosts + servers)}")
+        return
+    openbao.remove_all()
+    if found:
         for name in hosts:
             ThrowawayHost(found, name).remove()
     print("engine stopped" if engine.stop() else "no engine of the rig was running")
 
 
+def _vault(action: str, name: str) -> None:
+    openbao.clean_leftovers()
+    server = OpenBao(name, owned=False)
+    if action == "vault-down":
+        server.remove()
+        return
+    server.start()
+    print(f"url: {server.url}\nca_cert: {server.ca_cert}\ntoken_file: {server.token_file}")
+
+
+def _forget() -> None:
+    openbao.remove_all()
+    found = engine.find()
+    if found:
+        images.forget(found)
+
+
 def main() -> int:
     options = _parser().parse_args()
-    if options.action == "status":
-        _status()
+    if options.action in ("vault-up", "vault-down"):
+        _vault(options.action, options.name)
         return 0
     if options.action == "engine-stop":
         _engine_stop(options.if_idle)
         return 0
-    if options.action == "forget":
-        found = engine.find()
-        if found:
-            images.forget(found)
+    if options.action in ("status", "forget"):
+        {"status": _status, "forget": _forget}[options.action]()
         return 0
     outer = engine.ensure()
     if options.action == "build":
