@@ -21,7 +21,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import Hos
 from ansible_collections.hostseal.secrets.plugins.modules import host
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import trusted_keys
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import confirm_key_sets, trusted_keys
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, HostRecord, Store
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ class ActionModule(Action):
                 self._display.warning(f"host {name!r} has no key yet; predicted as if this run made it")
                 return self._result(name, None, dict.fromkeys(environments, "enrolled"), {})
             actions, key_sets = self._enrol(store, name, key, environments, options)
-        kid = key.thumbprint()
-        request = {"host": name, "kid": kid, "replace_key": options["replace_key"], "key_sets": key_sets}
-        pinned = self.run_on_host("hostseal.secrets.host", {"environments": environments, "_request": request})[
-            "pinned"
-        ]
+            kid = key.thumbprint()
+            request = {"host": name, "kid": kid, "replace_key": options["replace_key"], "key_sets": key_sets}
+            pinned = self.run_on_host("hostseal.secrets.host", {"environments": environments, "_request": request})[
+                "pinned"
+            ]
+            if not self.check:
+                confirm_key_sets(store, name, {environment: key_sets[environment][1] for environment in pinned})
         return self._result(name, kid, actions, pinned)
 
     def _public_key(self, name: str, given: dict[str, Any] | None) -> JWK | None:
@@ -65,9 +67,9 @@ class ActionModule(Action):
 
     def _enrol(
         self, store: Store, name: str, key: JWK, environments: list[str], options: dict[str, Any]
-    ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    ) -> tuple[dict[str, str], dict[str, tuple[str, int, str]]]:
         actions: dict[str, str] = {}
-        key_sets: dict[str, tuple[str, str]] = {}
+        key_sets: dict[str, tuple[str, int, str]] = {}
         kid = key.thumbprint()
         with store.transaction() as transaction:
             for enrolment in transaction.enrolments(name):
@@ -93,11 +95,12 @@ class ActionModule(Action):
                 if actions[environment] != "unchanged" and not self.check:
                     transaction.put_host(_sign(found, name, key, backend))
                 # The store is not trusted: a first pinning would take any key set that it holds.
-                if read_key_set(found.key_set, keys).environment != environment:
+                key_set = read_key_set(found.key_set, keys)
+                if key_set.environment != environment:
                     raise HostsealError(
                         f"the key set of environment {environment!r} is another environment's: the store was edited"
                     )
-                key_sets[environment] = (found.signing_kid, found.key_set)
+                key_sets[environment] = (found.signing_kid, key_set.issued_at, found.key_set)
         return actions, key_sets
 
     def _retire(self, store: Store, name: str, environments: list[str]) -> Result:

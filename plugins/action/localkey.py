@@ -6,30 +6,61 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.modules import localkey
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import localkey as keys
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._migrating import key_versions_in_use
 
 
 class ActionModule(Action):
-    """Make or rotate a key file on the control node."""
+    """Make, rotate or retire a key file on the control node."""
 
     ARGUMENT_SPEC = localkey.ARGUMENT_SPEC
 
     def work(self, options: dict[str, Any]) -> Result:
         directory, name = keys.key_directory(options["key_path"]), options["name"]
         before = keys.versions(directory, name)
-        changed = not before or options["state"] == "rotated"
+        after = before or [1]
+        if before and options["state"] == "rotated":
+            after = [*after, after[-1] + 1]
+        oldest = options["min_decryption_version"]
+        if oldest is not None:
+            self._check_retirement(name, after, oldest, options)
+            after = [number for number in after if number >= oldest]
         if not self.check:
             created = keys.create(directory, name)
-            changed = created or options["state"] == "rotated"
-            if changed and not created:
+            if options["state"] == "rotated" and not created:
                 keys.rotate(directory, name)
-        after = [*before, before[-1] + 1 if before else 1] if self.check and changed else keys.versions(directory, name)
-        result: Result = {"changed": changed, "path": str(keys.key_file(directory, name)), "version": after[-1]}
-        if self._task.diff and changed:
+            if oldest is not None:
+                keys.retire(directory, name, oldest)
+            after = keys.versions(directory, name)
+        result: Result = {
+            "changed": before != after,
+            "path": str(keys.key_file(directory, name)),
+            "version": after[-1],
+            "versions": after,
+        }
+        if self._task.diff and result["changed"]:
             result["diff"] = {"before": _lines(name, before), "after": _lines(name, after)}
         return result
+
+    def _check_retirement(self, name: str, versions: list[int], oldest: int, options: dict[str, Any]) -> None:
+        if not 1 <= oldest <= versions[-1]:
+            raise HostsealError(
+                f"key {name!r} has no version {oldest}: the newest is {versions[-1]}. Nothing was changed"
+            )
+        if oldest <= versions[0]:
+            return
+        # Without a store nothing could be checked, and a key can't be brought back.
+        with self.open_store(options) as store, store.transaction() as transaction:
+            used = key_versions_in_use(transaction, "localkey", name, None)
+        stale = [number for number in sorted(used) if number < oldest]
+        if stale:
+            raise HostsealError(
+                f"environment {used[stale[0]]!r} has secrets under version {stale[0]} of key {name!r}: run"
+                " hostseal.secrets.rewrap first. Nothing was changed"
+            )
 
 
 def _lines(name: str, versions: list[int]) -> str:

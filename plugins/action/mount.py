@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import read_key_set
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
     HostsealError,
     Mount,
@@ -51,6 +52,11 @@ class ActionModule(Action):
             answer = self._deliver(store, host, plans, remove)
             if not self.check:
                 _record(store, host, plans, answer["results"])
+                unconfirmed = [plan for plan in plans if plan.record.pinned_at != _issued_at(plan)]
+                if unconfirmed:
+                    _sealing.confirm_key_sets(
+                        store, host, {plan.environment.name: _issued_at(plan) for plan in unconfirmed}
+                    )
         _raise_trouble(host, answer)
         if answer["docker"] and not answer["docker"]["ok"]:
             self._display.warning(
@@ -78,7 +84,7 @@ class ActionModule(Action):
             _enclose(request, self._envelopes(store, anew, floors, anew=True))
             second = self.run_on_host("hostseal.secrets.mount", {"_request": {**request, "purge": None}})
             settled = [entry for entry in answer["results"] if entry["volume"] not in again]
-            answer = {**second, "results": settled + second["results"]}
+            answer = {**second, "results": settled + second["results"], "pinned": answer["pinned"]}
         return answer
 
     def _request(self, host: str, plans: Sequence[Plan], remove: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -87,8 +93,10 @@ class ActionModule(Action):
             raise HostsealError("purge needs the option environment: it looks at the mounts of one environment alone")
         return {
             "host": host,
-            "kids": {plan.environment.name: plan.environment.signing_kid for plan in plans},
-            "key_sets": {plan.environment.name: plan.environment.key_set for plan in plans},
+            "key_sets": {
+                plan.environment.name: (plan.environment.signing_kid, _issued_at(plan), plan.environment.key_set)
+                for plan in plans
+            },
             "mounts": [
                 {
                     "volume": plan.mount.volume,
@@ -130,7 +138,12 @@ class ActionModule(Action):
         entries += [
             {"volume": volume, "action": "delivered", "live": None, "secrets": []} for _host, volume in predicted
         ]
-        result: Result = {"changed": any(entry["action"] != "unchanged" for entry in entries), "mounts": entries}
+        pinned = sorted(environment for environment, changed in answer["pinned"].items() if changed)
+        result: Result = {
+            "changed": bool(pinned) or any(entry["action"] != "unchanged" for entry in entries),
+            "mounts": entries,
+            "pinned": pinned,
+        }
         if self._task.diff and result["changed"]:
             held = {
                 entry["volume"]: entry["held"]
@@ -140,7 +153,8 @@ class ActionModule(Action):
             changed = {entry["volume"] for entry in entries if entry["action"] == "delivered"}
             result["diff"] = {
                 "before": "".join(_lines(volume, entry["secrets"], entry) for volume, entry in sorted(held.items())),
-                "after": "".join(_after(one, planned.get(one.volume)) for one in mounts if one.volume in changed),
+                "after": "".join(_after(one, planned.get(one.volume)) for one in mounts if one.volume in changed)
+                + "".join(f"keys of environment {environment} pinned anew\n" for environment in pinned),
             }
         return result
 
@@ -156,6 +170,10 @@ def _names(options: dict[str, Any]) -> list[tuple[str, str]]:
         (check_name("environment", item["environment"] or options["environment"]), check_name("mount", item["name"]))
         for item in items
     ]
+
+
+def _issued_at(plan: Plan) -> int:
+    return read_key_set(plan.environment.key_set, None).issued_at
 
 
 def _enclose(request: dict[str, Any], envelopes: dict[str, str]) -> None:
@@ -188,6 +206,7 @@ def _record(store: Store, host: str, plans: Sequence[Plan], results: Sequence[di
                 state_digest=receipt["state_digest"],
                 secrets=[{"name": version.name, "version": version.number} for version in plan.versions],
                 delivered_at=now_ms(),
+                signing_kid=plan.environment.signing_kid,
             )
         )
     removed = [entry["volume"].split(".", 1) for entry in results if entry["action"] == "removed"]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,8 @@ from ._model import (
 FORMAT = 1
 # Base64 twice (JSON inside the JWE, then the JWE itself) over the largest mount, and in both lines its longest targets.
 MAX_ENVELOPE_BYTES = MAX_MOUNT_BYTES * 16 // 9 + (4 << 20)
+
+MAX_KEY_SET_BYTES = 1 << 16
 
 STATEMENT = "hostseal-statement+json"
 HOST_RECORD = "hostseal-host+json"
@@ -370,13 +372,34 @@ def key_set(environment: str, issued_at: int, keys: Iterable[JWK]) -> dict[str, 
     }
 
 
-def read_key_set(compact: str, keys: Iterable[JWK] | None) -> KeySet:
-    """A verified key set. With KEYS None it need only be signed by one of its own: for the first pinning."""
-    if keys is None:
-        if not isinstance(compact, str) or not _COMPACT_JWS.fullmatch(compact):
-            raise EnvelopeError("it is not a JWS in compact serialization")
-        keys = _key_set(_json_object(_decode(compact.split(".")[1]), "JWS payload")).keys
-    return _key_set(verify(compact, KEY_SET, keys))
+def read_key_set(text: str, keys: Iterable[JWK] | None) -> KeySet:
+    """A verified key set. With KEYS None it need only be signed by one of its own: for the first pinning.
+
+    TEXT has a line per signature, each a JWS over the same payload: while keys change, the new one and the old one sign.
+    """
+    lines = text.split("\n") if isinstance(text, str) and len(text) <= MAX_KEY_SET_BYTES else []
+    if not lines or not all(_COMPACT_JWS.fullmatch(line) for line in lines):
+        raise EnvelopeError("it is not a JWS in compact serialization")
+    payload = lines[0].split(".")[1]
+    # Else one line could be verified here, and another one believed by whom it is handed to.
+    if any(line.split(".")[1] != payload for line in lines):
+        raise EnvelopeError("its signatures are not over the same keys")
+    keys = _key_set(_json_object(_decode(payload), "JWS payload")).keys if keys is None else list(keys)
+    known = {key.thumbprint() for key in keys}
+    line = next(
+        (line for line in lines if _json_object(_decode(line.split(".")[0]), "JWS header").get("kid") in known),
+        lines[0],
+    )
+    return _key_set(verify(line, KEY_SET, keys))
+
+
+def sign_key_set(payload: Mapping[str, Any], signers: Iterable[tuple[str, Callable[[bytes], bytes]]]) -> str:
+    """A key set's text. SIGNERS are a thumbprint and a function that signs with that key."""
+    lines = []
+    for kid, sign in signers:
+        covered = signing_input(KEY_SET, kid, payload)
+        lines.append(attach_signature(covered, sign(covered)))
+    return "\n".join(lines)
 
 
 def _key_set(payload: dict[str, Any]) -> KeySet:

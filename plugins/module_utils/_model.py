@@ -33,6 +33,7 @@ _NAMES = {
     "host": (re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*"), 253, "letters, digits and '_.:@-'"),
     "owner": (re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*"), 128, "letters, digits, '_', '.' and '-'"),
 }
+_ENGINE = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 # A hundred years: times in milliseconds stay far below what JSON numbers and databases hold.
 MAX_DURATION = 36525 * 86400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -61,6 +62,16 @@ def check_name(kind: str, value: object) -> str:
             f"{kind} name {shorten(value)} is not allowed: use {alphabet}, beginning with a letter or a digit"
         )
     return str(value)
+
+
+def check_engine_mount_point(value: object) -> str:
+    """Return the path of a Transit engine as it is in an API path, without slashes around it."""
+    path = value.strip("/") if isinstance(value, str) else ""
+    if not _ENGINE.fullmatch(path) or len(path) > 255 or {".", ".."} & set(path.split("/")):
+        raise HostsealError(
+            f"engine_mount_point {shorten(value)} is not allowed: use letters, digits, '_', '-', '.' and '/'"
+        )
+    return path
 
 
 def shorten(value: object) -> str:

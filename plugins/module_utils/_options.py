@@ -13,9 +13,43 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback
 STORE: dict[str, Any] = {
     "store": {"type": "str", "fallback": (env_fallback, ["HOSTSEAL_STORE"])},
 }
+
+
+def _vault_option(kind: str, *variables: str, **more: Any) -> dict[str, Any]:
+    """An option with the environment variables of community.hashi_vault and of Vault's own tools."""
+    names = [f"{prefix}_{variable}" for variable in variables for prefix in ("ANSIBLE_HASHI_VAULT", "VAULT")]
+    return {"type": kind, "fallback": (env_fallback, names), **more}
+
+
+# The names of community.hashi_vault; what holds a secret has a variant that names a file.
+VAULT: dict[str, Any] = {
+    "url": _vault_option("str", "ADDR"),
+    "ca_cert": _vault_option("path", "CA_CERT", "CACERT", aliases=["cacert"]),
+    "validate_certs": {"type": "bool", "default": True},
+    "namespace": _vault_option("str", "NAMESPACE"),
+    "proxies": {"type": "dict"},
+    "timeout": _vault_option("int", "TIMEOUT"),
+    "retries": _vault_option("int", "RETRIES", "MAX_RETRIES"),
+    "auth_method": _vault_option("str", "AUTH_METHOD", choices=["token", "approle", "jwt", "cert", "userpass"]),
+    "mount_point": _vault_option("str", "MOUNT_POINT"),
+    "token": _vault_option("str", "TOKEN", no_log=True),
+    "token_path": _vault_option("path", "TOKEN_PATH", no_log=False),
+    "token_file": _vault_option("str", "TOKEN_FILE", no_log=False),
+    "role_id": _vault_option("str", "ROLE_ID"),
+    "secret_id": _vault_option("str", "SECRET_ID", no_log=True),
+    "secret_id_file": _vault_option("path", "SECRET_ID_FILE", no_log=False),
+    "username": _vault_option("str", "USERNAME"),
+    "password": _vault_option("str", "PASSWORD", no_log=True),
+    "password_file": _vault_option("path", "PASSWORD_FILE", no_log=False),
+    "jwt": _vault_option("str", "JWT", no_log=True),
+    "jwt_file": _vault_option("path", "JWT_FILE", no_log=False),
+    "cert_auth_public_key": _vault_option("path", "CERT_AUTH_PUBLIC_KEY", "CLIENT_CERT"),
+    "cert_auth_private_key": _vault_option("path", "CERT_AUTH_PRIVATE_KEY", "CLIENT_KEY", no_log=False),
+}
 BACKEND: dict[str, Any] = {
     # A path, not a key: it may be shown.
     "key_path": {"type": "path", "no_log": False, "fallback": (env_fallback, ["HOSTSEAL_KEY_PATH", "ENC_KEY_PATH"])},
+    **VAULT,
 }
 _FILE: dict[str, Any] = {
     "source": {"type": "str", "required": True},

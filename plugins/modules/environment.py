@@ -23,13 +23,28 @@ options:
   backend:
     description:
       - Who holds the environment's keys.
-      - It can't be changed while the environment has it declared otherwise.
+      - V(localkey) is a key file on the control node, made by M(hostseal.secrets.localkey). V(vault) are keys in a
+        Transit engine of Vault or OpenBao, made by M(hostseal.secrets.vault_transit).
+      - Another one than before is refused, unless O(migrate=true).
     type: str
-    choices: [localkey]
+    choices: [localkey, vault]
     default: localkey
   key:
     description: Name of the key in the backend. By default the environment's name.
     type: str
+  engine_mount_point:
+    description: Path at which the Transit engine is mounted, with O(backend=vault).
+    type: str
+    default: transit
+  migrate:
+    description:
+      - Bring the environment to the O(backend), O(key) and O(engine_mount_point) that are given here, if it has others.
+      - All versions of all secrets are encrypted under the new key, decrypted again and compared, the hosts' records are
+        signed by the new signing key, all in one transaction. Both backends must be usable in this task.
+      - Hosts go on accepting the old signing key until each has been delivered to. A later run with the same options
+        retires it then. RV(environment.behind) says what is missing.
+    type: bool
+    default: false
   state:
     description:
       - V(absent) forgets the environment with all that is in it. It is refused while there are secrets or
@@ -38,7 +53,10 @@ options:
     choices: [present, absent]
     default: present
   force:
-    description: Remove an environment together with its secrets and hosts.
+    description:
+      - With O(state=absent), remove an environment together with its secrets and hosts.
+      - With O(migrate=true), do so although hosts have not got the key of the last migration.
+        They have to be enrolled again with O(hostseal.secrets.host#module:replace_key=true).
     type: bool
     default: false
 extends_documentation_fragment:
@@ -51,6 +69,7 @@ attributes:
     support: full
 seealso:
   - module: hostseal.secrets.localkey
+  - module: hostseal.secrets.vault_transit
   - module: hostseal.secrets.secret
 """
 
@@ -59,6 +78,22 @@ EXAMPLES = r"""
   hostseal.secrets.environment:
     name: prod
     backend: localkey
+
+- name: Declare an environment whose keys are in Vault
+  hostseal.secrets.environment:
+    name: staging
+    backend: vault
+    url: https://vault.example.com:8200
+    auth_method: approle
+    role_id: "{{ vault_role_id }}"
+    secret_id: "{{ vault_secret_id }}"
+
+- name: Bring an environment from its local key to Vault
+  hostseal.secrets.environment:
+    name: prod
+    backend: vault
+    migrate: true
+    url: https://vault.example.com:8200
 """
 
 RETURN = r"""
@@ -83,13 +118,29 @@ environment:
       description: RFC 7638 thumbprint of its signing key. V(none) in check mode when the key is still to be made.
       type: str
       sample: pRshxBDHyh5aLdlDH32lvlSY3o3KLoMif-SWM6t5Mck
+    engine_mount_point:
+      description: Path of the Transit engine, V(none) with local keys.
+      type: str
+      sample: transit
+    retiring_kids:
+      description: Thumbprints of older signing keys that hosts still accept.
+      type: list
+      elements: str
+      sample: []
+    behind:
+      description: Why older signing keys can't be retired yet, a sentence for each host or mount.
+      type: list
+      elements: str
+      sample: ["host 'web1' has mount 'db' under the old key"]
 """
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._options import BACKEND, STORE, refuse_to_run_on_a_host
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
-    "backend": {"type": "str", "choices": ["localkey"], "default": "localkey"},
+    "backend": {"type": "str", "choices": ["localkey", "vault"], "default": "localkey"},
+    "engine_mount_point": {"type": "str", "default": "transit"},
+    "migrate": {"type": "bool", "default": False},
     # The name of a key, not a key.
     "key": {"type": "str", "no_log": False},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -138,8 +138,8 @@ ARGUMENT_SPEC = {
 def pin(client: AgentClient, request: dict, check: bool) -> dict:
     """Pin key sets on the host.
 
-    REQUEST holds "host", "kid", "replace_key" and "key_sets" (environment -> [kid, key set]). The answer says for each
-    environment whether something was pinned.
+    REQUEST holds "host", "kid", "replace_key" and "key_sets" (environment -> [signing kid, time of issue, key set]).
+    The answer says for each environment whether something was pinned.
     """
     try:
         status = client.status()
@@ -153,10 +153,10 @@ def pin(client: AgentClient, request: dict, check: bool) -> dict:
             f" {request['kid']}: restart hostseald if its identity was made anew, or check whom this task talks to"
         )
     pinned = {}
-    for environment, (kid, key_set) in request["key_sets"].items():
-        known = kid in status["environments"].get(environment, {"kids": []})["kids"]
-        pinned[environment] = not known
-        if not known and not check:
+    for environment, (kid, issued_at, key_set) in request["key_sets"].items():
+        known = status["environments"].get(environment, {"kids": [], "issued_at": 0})
+        pinned[environment] = kid not in known["kids"] or known["issued_at"] < issued_at
+        if pinned[environment] and not check:
             client.pin(environment, key_set, request["replace_key"])
     return pinned
 

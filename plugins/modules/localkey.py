@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: localkey
-short_description: Make or rotate a local AES-256 key
+short_description: Make, rotate or retire a local AES-256 key
 version_added: 0.1.0
 description:
   - Makes the key file of an environment on the control node, a JWK Set with numbered AES-256 keys, the root of
     the fingerprints and an Ed25519 signing key.
-  - The option O(store) is not used. It is accepted so that defaults of the action group can name it.
+  - The store is looked at by O(min_decryption_version) alone.
   - Back the key directory up, apart from the store. Without it the stored secrets can't be opened by anybody.
 author:
   - hostseal contributors (@hostseal)
@@ -29,6 +29,13 @@ options:
     type: str
     choices: [present, rotated]
     default: present
+  min_decryption_version:
+    description:
+      - Destroy the versions that are older than this one. Nobody can open then what is encrypted under them, in a backup of
+        the store for example.
+      - Refused while something in the store is. Run M(hostseal.secrets.rewrap) first. Of another store that uses the same
+        key nothing is known.
+    type: int
 extends_documentation_fragment:
   - hostseal.secrets.backend
   - hostseal.secrets.store
@@ -41,6 +48,7 @@ attributes:
       - O(state=rotated) adds a version at each run.
 seealso:
   - module: hostseal.secrets.environment
+  - module: hostseal.secrets.rewrap
 """
 
 EXAMPLES = r"""
@@ -52,6 +60,15 @@ EXAMPLES = r"""
   hostseal.secrets.localkey:
     name: prod
     state: rotated
+
+- name: Encrypt everything under the new version
+  hostseal.secrets.rewrap:
+    environment: prod
+
+- name: Destroy the old version
+  hostseal.secrets.localkey:
+    name: prod
+    min_decryption_version: 2
 """
 
 RETURN = r"""
@@ -65,6 +82,12 @@ version:
   returned: success
   type: int
   sample: 1
+versions:
+  description: Numbers of the versions that are there, oldest first.
+  returned: success
+  type: list
+  elements: int
+  sample: [1]
 """
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._options import BACKEND, STORE, refuse_to_run_on_a_host
@@ -72,6 +95,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._options import B
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "rotated"], "default": "present"},
+    "min_decryption_version": {"type": "int"},
     **STORE,
     **BACKEND,
 }

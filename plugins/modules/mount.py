@@ -133,6 +133,12 @@ mounts:
       description: Whether running containers use the mount. V(none) in check mode.
       type: bool
       sample: true
+pinned:
+  description: Environments whose newer signing keys were handed over to the host.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -160,7 +166,7 @@ ARGUMENT_SPEC = {
 def deliver(client: AgentClient, request: dict, check: bool) -> dict:
     """Do on the host what the action plugin asks for.
 
-    REQUEST holds "host", "kids" (environment -> signing kid), "key_sets" (environment -> key set), "mounts" (a list of
+    REQUEST holds "host", "key_sets" (environment -> [signing kid, time of issue, key set]), "mounts" (a list of
     {volume, state_digest, renew_before, envelope or None}), "remove" (volumes) and "purge" ([environment, owner] or
     None).
     The answer's "results" are {volume, action, ...} with the action delivered, unchanged, removed, wanted (an envelope
@@ -173,13 +179,13 @@ def deliver(client: AgentClient, request: dict, check: bool) -> dict:
             raise
         # A bare host: the play that runs for real installs the agent before.
         wanted = [{"volume": mount["volume"], "action": "wanted", "held": None} for mount in request["mounts"]]
-        return {"installed": False, "marks": {}, "docker": None, "results": wanted}
+        return {"installed": False, "marks": {}, "docker": None, "pinned": {}, "results": wanted}
     if status["host"] != request["host"]:
         raise AgentError(
             f"the agent's identity is {status['host']!r}, but the task is about host {request['host']!r}:"
             " set the option host, or enrol again"
         )
-    _check_pins(client, status, request, check)
+    pinned = _check_pins(client, status, request, check)
     held = {mount["volume"]: mount for mount in status["mounts"]}
     results = [_deliver_one(client, mount, held.get(mount["volume"]), check) for mount in request["mounts"]]
     gone = [volume for volume in request["remove"] if volume in held]
@@ -200,19 +206,25 @@ def deliver(client: AgentClient, request: dict, check: bool) -> dict:
     ]
     # Asked at the end: Docker's local volumes are compared with what the host has now.
     docker = client.status(docker=True)["docker"]
-    return {"installed": True, "marks": status["marks"], "docker": docker, "results": results}
+    return {"installed": True, "marks": status["marks"], "docker": docker, "pinned": pinned, "results": results}
 
 
-def _check_pins(client: AgentClient, status: dict, request: dict, check: bool) -> None:
-    """Hand over a key set that an older key vouches for; the first one is pinned when the host is enrolled."""
-    for environment, kid in request["kids"].items():
+def _check_pins(client: AgentClient, status: dict, request: dict, check: bool) -> dict:
+    """Hand over newer key sets that a pinned key vouches for; the first one is pinned when the host is enrolled.
+
+    The answer says for each environment whether that was done.
+    """
+    changed = {}
+    for environment, (kid, issued_at, key_set) in request["key_sets"].items():
         pinned = status["environments"].get(environment)
         if pinned is None and not check:
             raise AgentError(
                 f"the host has not pinned the keys of environment {environment!r}: enrol it with hostseal.secrets.host"
             )
-        if pinned is not None and kid not in pinned["kids"] and not check:
-            client.pin(environment, request["key_sets"][environment])
+        changed[environment] = pinned is None or kid not in pinned["kids"] or pinned["issued_at"] < issued_at
+        if changed[environment] and not check:
+            client.pin(environment, key_set)
+    return changed
 
 
 def _deliver_one(client: AgentClient, mount: dict, held: dict | None, check: bool) -> dict:

@@ -20,11 +20,18 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import HAS_JWCRYPTO
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, open_backend
+from ansible_collections.hostseal.secrets.plugins.module_utils._options import VAULT
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import (
+    Backend,
+    KeyPlace,
+    open_backend,
+)
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import HAS_SQLALCHEMY, Environment, Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import VaultSession
 
 Result = dict[str, Any]
 
+VAULT_VARIABLES = {*VAULT, "engine_mount_point"}
 _MASK = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 
@@ -45,6 +52,7 @@ class Action(ActionBase):
         self._given = self._take_arguments()
         result: Result = super().run(tmp, task_vars)
         self.task_vars: dict[str, Any] = task_vars or {}
+        self._session: VaultSession | None = None
         try:
             _check_libraries()
             options = self._options()
@@ -62,6 +70,9 @@ class Action(ActionBase):
                 failed=True,
                 msg=f"unexpected {type(error).__name__} at {where}; details are withheld, they could hold a secret",
             )
+        finally:
+            if self._session is not None:
+                self._session.close()
         if self._loops_over_secrets():
             # Ansible adds the loop's item to the result, and prints it; our own message is safe to print.
             result["_ansible_no_log"] = True
@@ -107,7 +118,28 @@ class Action(ActionBase):
 
     def open_backend(self, environment: Environment, options: Mapping[str, Any]) -> Backend:
         """The backend of an environment."""
-        return open_backend(environment.backend, environment.key_name, options.get("key_path"))
+        place = KeyPlace(
+            environment.backend, environment.key_name, environment.engine_mount_point, environment.signing_kid
+        )
+        return self.open_place(place, options)
+
+    def open_place(self, place: KeyPlace, options: Mapping[str, Any]) -> Backend:
+        """The backend with the keys at PLACE."""
+        return open_backend(place, options.get("key_path"), lambda: self.vault(options))
+
+    def vault(self, options: Mapping[str, Any]) -> VaultSession:
+        """The task's session with Vault: one login, however many backends it serves."""
+        if self._session is None:
+            self._session = VaultSession(options)
+            if not options["validate_certs"]:
+                self._display.warning(
+                    f"validate_certs is false: who stands between here and {self._session.address} can read everything"
+                )
+        return self._session
+
+    def progress(self, text: str) -> None:
+        """A line for whoever waits."""
+        self._display.display(text)
 
     def run_on_host(self, module: str, arguments: dict[str, Any]) -> Result:
         """Run a module on the host; HostsealError with its own words when it fails."""
@@ -118,8 +150,19 @@ class Action(ActionBase):
             )
         return result
 
+    def _variables(self) -> dict[str, Any]:
+        """Vault options from the variables that community.hashi_vault reads."""
+        found = {}
+        for name in VAULT_VARIABLES & self.ARGUMENT_SPEC.keys():
+            value = self.task_vars.get(f"ansible_hashi_vault_{name}")
+            if name == "url" and value is None:
+                value = self.task_vars.get("ansible_hashi_vault_addr")
+            if value is not None:
+                found[name] = self._templar.template(value)
+        return found
+
     def _options(self) -> dict[str, Any]:
-        arguments = {key: plain(value) for key, value in self._given.items()}
+        arguments = {key: plain(value) for key, value in {**self._variables(), **self._given}.items()}
         hidden = _secret_values(arguments, self.ARGUMENT_SPEC)
         odd = next((value for value in hidden if not isinstance(value, str)), None)
         if odd is not None:

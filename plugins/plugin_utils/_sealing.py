@@ -137,7 +137,10 @@ def _seal_environment(
 ) -> dict[tuple[str, str], StoredEnvelope]:
     environment = plans[0].environment
     keys = trusted_keys(environment, backend)
-    host_keys = {host: _host_key(plan, keys) for host, plan in {plan.host: plan for plan in plans}.items()}
+    host_keys = {
+        host: read_host_key(record, environment.name, keys)
+        for host, record in {plan.host: plan.record for plan in plans}.items()
+    }
     values = _decrypt(backend, plans)
     with store.transaction() as transaction:
         _refuse_overtaken(transaction, plans)
@@ -178,24 +181,39 @@ def _seal_environment(
 def _refuse_overtaken(transaction: Transaction, plans: Sequence[Plan]) -> None:
     """In the transaction that takes the issue times: else old versions would go out under a newer time than new ones."""
     name = plans[0].environment.name
+    if transaction.environment(name).signing_kid != plans[0].environment.signing_kid:
+        raise HostsealError(f"environment {name!r} was given other keys by another run: run again. Nothing was sealed")
     current = transaction.current_versions(name, sorted({version.name for plan in plans for version in plan.versions}))
     records = transaction.hosts(name, sorted({plan.host for plan in plans}))
     for plan in plans:
         for entry, version in zip(plan.mount.entries, plan.versions):
-            if entry.version is None and current.get(entry.source) != version:
+            if entry.version is None and not _is_same(current.get(entry.source), version):
                 raise HostsealError(
                     f"secret {entry.source!r} of environment {name!r} was changed by another run while mount"
                     f" {plan.mount.volume!r} was being sealed: run again. Nothing was sealed"
                 )
-        if records.get(plan.host) != plan.record:
+        found = records.get(plan.host)
+        if found is None or found.record != plan.record.record:
             raise HostsealError(
                 f"host {plan.host!r} was enrolled anew or retired in environment {name!r} by another run while mount"
                 f" {plan.mount.volume!r} was being sealed: run again. Nothing was sealed"
             )
 
 
+def _is_same(one: Version | None, other: Version) -> bool:
+    """Not by the ciphertext: another run may have encrypted the same version anew."""
+    return one is not None and (one.number, one.id) == (other.number, other.id)
+
+
+def confirm_key_sets(store: Store, host: str, issued_at: Mapping[str, int]) -> None:
+    """Record which key sets, by environment and time of issue, HOST has pinned."""
+    with store.transaction() as transaction:
+        for environment, time_of_issue in issued_at.items():
+            transaction.confirm_key_set(environment, host, time_of_issue)
+
+
 def trusted_keys(environment: Environment, backend: Backend) -> list[JWK]:
-    """The environment's verification keys from its backend, which the store's copy must agree with."""
+    """The environment's verification key from its backend, which the store's copy must agree with: a list of one."""
     keys = backend.verification_keys()
     if (
         keys[0].thumbprint() != environment.signing_kid
@@ -205,17 +223,19 @@ def trusted_keys(environment: Environment, backend: Backend) -> list[JWK]:
             f"environment {environment.name!r} was declared with the signing key {environment.signing_kid}, its backend"
             f" has {keys[0].thumbprint()}: it is the key of something else, or the store was edited"
         )
-    return keys
+    # Others of the backend are retired, or not used yet.
+    return keys[:1]
 
 
-def _host_key(plan: Plan, keys: Sequence[JWK]) -> JWK:
+def read_host_key(record: HostRecord, environment: str, keys: Sequence[JWK]) -> JWK:
+    """The public key of an enrolled host from its record, which one of KEYS must have signed."""
     try:
-        key = read_host_record(plan.record.record, plan.environment.name, plan.host, keys)
-        if key.thumbprint() != plan.record.kid:
+        key = read_host_record(record.record, environment, record.name, keys)
+        if key.thumbprint() != record.kid:
             raise EnvelopeError("its thumbprint is another than the signed one")
     except HostsealError as error:
         raise HostsealError(
-            f"the record of host {plan.host!r} in environment {plan.environment.name!r} is not to be trusted: {error}."
+            f"the record of host {record.name!r} in environment {environment!r} is not to be trusted: {error}."
             " The store was edited or damaged: find out by whom, then enrol the host again with replace_key: true"
         ) from None
     return key

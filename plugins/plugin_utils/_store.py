@@ -33,7 +33,7 @@ except ImportError:  # told by Action: documentation is read without it
 else:
     HAS_SQLALCHEMY = True
 
-SCHEMA = 1
+SCHEMA = 2
 _CHUNK = 400
 _T = TypeVar("_T")
 
@@ -51,6 +51,7 @@ if HAS_SQLALCHEMY:
         sa.Column("name", sa.String(63), primary_key=True),
         sa.Column("backend", sa.String(16), nullable=False),
         sa.Column("key_name", sa.String(63), nullable=False),
+        sa.Column("engine_mount_point", sa.String(255)),
         sa.Column("signing_key", sa.Text, nullable=False),
         sa.Column("signing_kid", sa.String(64), nullable=False),
         sa.Column("key_set", sa.Text, nullable=False),
@@ -84,6 +85,7 @@ if HAS_SQLALCHEMY:
         sa.Column("kid", sa.String(64), nullable=False),
         sa.Column("record", sa.Text, nullable=False),
         sa.Column("enrolled_at", sa.BigInteger, nullable=False),
+        sa.Column("pinned_at", sa.BigInteger),
     )
     # The row outlives its envelope: issue times of a mount only ever grow.
     _envelope = sa.Table(
@@ -109,16 +111,32 @@ if HAS_SQLALCHEMY:
         sa.Column("state_digest", sa.String(64), nullable=False),
         sa.Column("secrets", sa.JSON, nullable=False),
         sa.Column("delivered_at", sa.BigInteger, nullable=False),
+        sa.Column("signing_kid", sa.String(64)),
     )
+
+# What turns a store of that schema version into one of the next.
+_UPGRADES = {
+    1: (
+        "ALTER TABLE environment ADD COLUMN engine_mount_point VARCHAR(255)",
+        "ALTER TABLE host ADD COLUMN pinned_at BIGINT",
+        "ALTER TABLE receipt ADD COLUMN signing_kid VARCHAR(64)",
+        "UPDATE receipt SET signing_kid ="
+        " (SELECT environment.signing_kid FROM environment WHERE environment.name = receipt.environment)",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment's record. signing_key is its public JWK as JSON, key_set the signed set that hosts pin."""
+    """An environment's record. signing_key is its public JWK as JSON, key_set the signed set that hosts pin.
+
+    engine_mount_point is the path of the Transit engine, None with local keys.
+    """
 
     name: str
     backend: str
     key_name: str
+    engine_mount_point: str | None
     signing_key: str
     signing_kid: str
     key_set: str
@@ -139,12 +157,16 @@ class Version:
 
 @dataclass(frozen=True)
 class HostRecord:
-    """A host enrolled in an environment: its key's thumbprint and the signed record of the key."""
+    """A host enrolled in an environment: its key's thumbprint and the signed record of the key.
+
+    pinned_at is the time of issue of the key set that the host has confirmed, None before the first.
+    """
 
     environment: str
     name: str
     kid: str
     record: str
+    pinned_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +194,7 @@ class Receipt:
     state_digest: str
     secrets: list[dict[str, Any]]
     delivered_at: int
+    signing_kid: str | None
 
 
 def now_ms() -> int:
@@ -207,6 +230,11 @@ class Store:
             connection.execute(_meta.insert().values(schema_version=SCHEMA, created_at=now_ms()))
             return
         found = connection.execute(sa.select(sa.func.max(_meta.c.schema_version))).scalar()
+        while found in _UPGRADES:
+            for statement in _UPGRADES[found]:
+                connection.execute(sa.text(statement))
+            found += 1
+            connection.execute(_meta.update().values(schema_version=found))
         if found != SCHEMA:
             advice = "upgrade this collection" if found and found > SCHEMA else "it is damaged: restore a backup"
             raise HostsealError(
@@ -285,6 +313,12 @@ class Transaction:
         """Declare a new environment."""
         self._connection.execute(_environment.insert().values(**vars(environment), created_at=now_ms()))
 
+    def put_environment(self, environment: Environment) -> None:
+        """Change the record of a declared environment."""
+        self._connection.execute(
+            _environment.update().where(_environment.c.name == environment.name).values(**vars(environment))
+        )
+
     def remove_environment(self, name: str) -> None:
         """Forget an environment with everything in it, its secrets' numbers too."""
         for table in (_receipt, _envelope, _host, _version, _secret):
@@ -350,6 +384,23 @@ class Transaction:
             self._connection.execute(_secret.insert(), fresh)
         self._connection.execute(_version.insert(), [vars(version) for version in versions])
 
+    def replace_ciphertexts(self, replaced: Sequence[tuple[Version, Version]]) -> int:
+        """Give stored versions, as (old, new), another ciphertext and fingerprint; how many were still the old one."""
+        count = 0
+        for old, new in replaced:
+            done = self._connection.execute(
+                _version.update()
+                .where(
+                    _version.c.environment == old.environment,
+                    _version.c.name == old.name,
+                    _version.c.number == old.number,
+                    _version.c.ciphertext == old.ciphertext,
+                )
+                .values(ciphertext=new.ciphertext, fingerprint=new.fingerprint)
+            )
+            count += done.rowcount
+        return count
+
     def remove_versions(self, environment: str, names: Sequence[str]) -> None:
         """Delete every version of NAMES; their numbers stay used."""
         for chunk in _chunks(names):
@@ -375,6 +426,12 @@ class Transaction:
             _host.delete().where(_host.c.environment == record.environment, _host.c.name == record.name)
         )
         self._connection.execute(_host.insert().values(**vars(record), enrolled_at=now_ms()))
+
+    def confirm_key_set(self, environment: str, host: str, issued_at: int) -> None:
+        """Record that a host has pinned the key set of that time of issue."""
+        self._connection.execute(
+            _host.update().where(_host.c.environment == environment, _host.c.name == host).values(pinned_at=issued_at)
+        )
 
     def remove_host(self, environment: str, name: str) -> None:
         """Retire a host from an environment with its envelopes' text and receipts; issue times stay."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
-from ansible_collections.hostseal.secrets.plugins.plugin_utils import _declaring
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, localkey, signing_key
+from ansible_collections.hostseal.secrets.plugins.plugin_utils import _declaring, _migrating
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, localkey
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import (
     Environment,
     HostRecord,
@@ -45,11 +45,7 @@ class Place:
         """What the module environment does, with a fresh key of the same name."""
         localkey.create(self.keys, name)
         backend = self.backend(name)
-        keys = backend.verification_keys()
-        kid = keys[0].thumbprint()
-        covered = envelope.signing_input(envelope.KEY_SET, kid, envelope.key_set(name, now_ms(), keys))
-        signed = envelope.attach_signature(covered, backend.sign([covered])[0])
-        environment = Environment(name, "localkey", name, signing_key(backend), kid, signed)
+        environment = _migrating.new_record(name, "localkey", name, None, backend)
         with self.store(create=True) as store, store.transaction() as transaction:
             transaction.add_environment(environment)
         return environment

@@ -15,7 +15,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Binding, localkey, open_backend
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import (
+    Binding,
+    KeyPlace,
+    localkey,
+    open_backend,
+)
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends.localkey import LocalKey
 
 from tests.unit.builders import collect, in_processes
@@ -383,7 +388,7 @@ def test_relative_key_directory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_unknown_backend(directory: Path) -> None:
     with pytest.raises(HostsealError, match="backend 'vautl' is not known"):
-        open_backend("vautl", "prod", str(directory))
+        open_backend(KeyPlace("vautl", "prod"), str(directory), None)
 
 
 # Many at once, and crashes

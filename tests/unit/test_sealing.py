@@ -42,6 +42,10 @@ class CountingBackend(Backend):
         self._calls.append(("decrypt", len(items)))
         return self._real.decrypt(items)
 
+    def rewrap(self, items: Sequence[tuple[Binding, str]]) -> list[str]:
+        self._calls.append(("rewrap", len(items)))
+        return self._real.rewrap(items)
+
     def fingerprint(self, items: Sequence[tuple[Binding, bytes]]) -> list[str]:
         self._calls.append(("fingerprint", len(items)))
         return self._real.fingerprint(items)
@@ -237,7 +241,7 @@ def test_receipt_says_what_is_delivered(prod: Place, db1: JWK) -> None:
     sealed = seal(prod, ("db1", mount()))["db1", "prod.db"]
     assert plan().is_sealed
     assert not plan().is_delivered
-    receipt = Receipt("prod", "db1", "db", sealed.issued_at, None, sealed.state_digest, [], 1)
+    receipt = Receipt("prod", "db1", "db", sealed.issued_at, None, sealed.state_digest, [], 1, None)
     with prod.store() as store, store.transaction() as transaction:
         transaction.put_receipts([receipt])
     assert plan().is_delivered

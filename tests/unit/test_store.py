@@ -120,7 +120,7 @@ def _fifo(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     Store(str(path), True).close()
-    sql(path, "UPDATE hostseal_store SET schema_version = 2")
+    sql(path, "UPDATE hostseal_store SET schema_version = 3")
 
 
 def _older(path: Path) -> None:
@@ -147,8 +147,8 @@ def _without_table(path: Path) -> None:
         (_garbage_after_the_magic, "the file is not a store|the file is damaged"),
         (_directory, "is not a regular file"),
         (_fifo, "is not a regular file"),
-        (_newer, "has schema version 2, this collection knows 1: upgrade this collection"),
-        (_older, "has schema version 0, this collection knows 1: it is damaged"),
+        (_newer, "has schema version 3, this collection knows 2: upgrade this collection"),
+        (_older, "has schema version 0, this collection knows 2: it is damaged"),
         (_without_version, "it is damaged: restore a backup"),
         (_without_table, "is a database of something else"),
     ],
@@ -265,7 +265,7 @@ def test_no_implicit_path_in_an_awx_job(monkeypatch: pytest.MonkeyPatch, variabl
 
 
 def _environment(name: str) -> _store.Environment:
-    return _store.Environment(name, "localkey", name, "{}", "kid", "keys")
+    return _store.Environment(name, "localkey", name, None, "{}", "kid", "keys")
 
 
 def test_unknown_environment_is_named_with_those_there_are(prod: Place) -> None:
@@ -359,6 +359,25 @@ def test_deleted_ciphertext_is_gone_from_the_file(prod: Place) -> None:
         assert b"geheim" not in prod.path.read_bytes()
 
 
+def test_store_of_the_first_schema_is_upgraded(prod: Place) -> None:
+    prod.declare({"name": "password", "value": "x"})
+    prod.enrol("db1")
+    with prod.store() as store, store.transaction() as transaction:
+        transaction.put_receipts([_receipt()])
+        before = transaction.environment("prod")
+    sql(prod.path, "ALTER TABLE environment DROP COLUMN engine_mount_point")
+    sql(prod.path, "ALTER TABLE host DROP COLUMN pinned_at")
+    sql(prod.path, "ALTER TABLE receipt DROP COLUMN signing_kid")
+    sql(prod.path, "UPDATE hostseal_store SET schema_version = 1")
+    for _time in range(2):
+        with prod.store() as store, store.transaction() as transaction:
+            assert transaction.environment("prod") == before
+            assert transaction.hosts("prod")["db1"].pinned_at is None
+            # No key was ever changed before, so what hosts have is under the one that there is.
+            assert [receipt.signing_kid for receipt in transaction.receipts("prod")] == [before.signing_kid]
+    assert prod.values() == {"password": b"x"}
+
+
 # Hosts, envelopes, receipts
 
 
@@ -372,6 +391,7 @@ def _receipt(**changes: Any) -> Receipt:
         "state_digest": "d",
         "secrets": [{"name": "password", "version": 1}],
         "delivered_at": 6,
+        "signing_kid": "kid",
     }
     return Receipt(**{**fields, **changes})
 

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,28 @@ from ...module_utils._model import HostsealError
 
 if TYPE_CHECKING:
     from jwcrypto.jwk import JWK
+
+    from .._vault import VaultSession
+
+
+_VERSION = re.compile(r"[a-z]+:v([1-9][0-9]{0,8}):")
+
+
+@dataclass(frozen=True)
+class KeyPlace:
+    """Where an environment's keys are: backend, key name, and with vault the path of the Transit engine.
+
+    signing_kid is the thumbprint of the signing key to use; None for the newest.
+    """
+
+    backend: str
+    key: str
+    engine_mount_point: str | None = None
+    signing_kid: str | None = None
+
+    def __str__(self) -> str:
+        where = f" at {self.engine_mount_point}" if self.engine_mount_point else ""
+        return f"{self.backend} key {self.key!r}{where}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,10 @@ class Backend(ABC):
         """Plaintexts; refused for a ciphertext that was edited or belongs elsewhere."""
 
     @abstractmethod
+    def rewrap(self, items: Sequence[tuple[Binding, str]]) -> list[str]:
+        """The same values under the newest key version; the backend alone sees them."""
+
+    @abstractmethod
     def fingerprint(self, items: Sequence[tuple[Binding, bytes]]) -> list[str]:
         """Keyed labels of values: equal for equal values of one secret, whatever the version, and unlike elsewhere."""
 
@@ -59,15 +85,22 @@ class Backend(ABC):
         """Public Ed25519 keys, the signing one first."""
 
 
-def signing_key(backend: Backend) -> str:
-    """The public half of the signing key as JSON, as the store records it."""
-    return json.dumps(backend.verification_keys()[0].export_public(as_dict=True), sort_keys=True)
+def key_version(ciphertext: str) -> int:
+    """The number of the key version that CIPHERTEXT is under; HostsealError when it names none."""
+    found = _VERSION.match(ciphertext)
+    if not found:
+        raise HostsealError("a stored ciphertext names no key version: the store was edited or damaged")
+    return int(found[1])
 
 
-def open_backend(kind: str, key: str, key_path: str | None) -> Backend:
-    """The backend KIND with the key named KEY. KEY_PATH is the directory of local keys."""
-    if kind == "localkey":
+def open_backend(place: KeyPlace, key_path: str | None, session: Callable[[], VaultSession]) -> Backend:
+    """The backend that has the keys at PLACE. KEY_PATH is the directory of local keys, SESSION logs in to Vault."""
+    if place.backend == "localkey":
         from . import localkey
 
-        return localkey.LocalKey(localkey.key_directory(key_path), key)
-    raise HostsealError(f"backend {kind!r} is not known: use localkey")
+        return localkey.LocalKey(localkey.key_directory(key_path), place.key)
+    if place.backend == "vault":
+        from . import vault
+
+        return vault.VaultTransit(session(), place)
+    raise HostsealError(f"backend {place.backend!r} is not known: use localkey or vault")

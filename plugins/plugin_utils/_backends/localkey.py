@@ -88,6 +88,10 @@ class LocalKey(Backend):
                 " it is another key, or the row was edited or moved from another place"
             ) from None
 
+    def rewrap(self, items: Sequence[tuple[Binding, str]]) -> list[str]:
+        bindings = [binding for binding, _text in items]
+        return self.encrypt(list(zip(bindings, self.decrypt(items), strict=True)))
+
     def fingerprint(self, items: Sequence[tuple[Binding, bytes]]) -> list[str]:
         labels = []
         for binding, value in items:
@@ -155,6 +159,20 @@ def rotate(directory: Path, name: str) -> int:
             path, {**keys.document, "keys": [*keys.document["keys"], _symmetric(str(number), secrets.token_bytes(32))]}
         )
         return number
+
+
+def retire(directory: Path, name: str, oldest: int) -> list[int]:
+    """Destroy the versions of the key NAME that are older than OLDEST; their numbers."""
+    path = key_file(directory, name)
+    with _locked(directory):
+        keys = _read(path)
+        if oldest > max(keys.versions):
+            raise HostsealError(f"key {name!r} has no version {oldest}: the newest is {max(keys.versions)}")
+        gone = sorted(number for number in keys.versions if number < oldest)
+        if gone:
+            left = [jwk for jwk in keys.document["keys"] if jwk.get("kid") not in {str(number) for number in gone}]
+            _write(path, {**keys.document, "keys": left})
+        return gone
 
 
 class _Keys:

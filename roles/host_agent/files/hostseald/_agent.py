@@ -13,15 +13,18 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+from jwcrypto.jwk import JWK
 
 from . import VERSION
 from ._audit import Audit, describe
 from ._changes import Changes
 from ._docker_client import ENDED, DockerClient
-from ._envelope import File, Statement, decrypt, read_key_set, read_statement, unverified_statement
+from ._envelope import File, KeySet, Statement, decrypt, read_key_set, read_statement, unverified_statement
 from ._host import Host
 from ._later import Later
 from ._model import HostsealError, mode_text, split_volume
@@ -231,6 +234,8 @@ class Agent:
                     raise RefusedError(f"the key set is for environment {key_set.environment!r}")
                 if pin is not None and not replace_key and text != pin.key_set and key_set.issued_at <= pin.issued_at:
                     raise RefusedError(f"a key set of the same age or a newer one ({pin.issued_at}) is pinned already")
+                if pin is not None and not replace_key:
+                    self._refuse_to_strand(environment, pin, key_set)
             except HostsealError as error:
                 reason = f"the keys of environment {environment!r} are not changed on host {self.host.name!r}: {error}"
                 self._audit.write("refusal", {"what": "pin", "environment": environment, "reason": reason})
@@ -243,6 +248,17 @@ class Agent:
             replaced = replace_key and pin is not None
             self._audit.write("pin", {"environment": environment, "kids": kids, "before": old, "replaced": replaced})
         return {"changed": kids != old, "kids": kids}
+
+    def _refuse_to_strand(self, environment: str, pin: Pin, key_set: KeySet) -> None:
+        """Keys that still open a held mount stay: its containers could not be started again."""
+        if {key.thumbprint() for key in key_set.keys} >= set(pin.kids):
+            return
+        for volume in self._state.volumes():
+            if split_volume(volume)[0] != environment:
+                continue
+            envelope = self._state.envelope(volume)
+            if _is_signed(envelope, pin.keys) and not _is_signed(envelope, key_set.keys):
+                raise RefusedError(f"mount {volume!r} is still sealed under a key that the set leaves out")
 
     def deliver(self, volume: str, envelope: str) -> dict[str, Any]:
         """Take an envelope. With the receipt it is verified, on disk, and its bytes are seen by running containers."""
@@ -498,6 +514,14 @@ class Agent:
             except RefusedError as error:
                 return str(error)
         return held.reason
+
+
+def _is_signed(envelope: str, keys: Iterable[JWK]) -> bool:
+    try:
+        read_statement(envelope, keys)
+    except HostsealError:
+        return False
+    return True
 
 
 def _refuse_expired(statement: Statement) -> None:
