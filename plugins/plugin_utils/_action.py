@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -27,7 +27,9 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import 
     open_backend,
 )
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import HAS_SQLALCHEMY, Environment, Store
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import VaultSession
+
+if TYPE_CHECKING:
+    from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import VaultSession
 
 Result = dict[str, Any]
 
@@ -130,6 +132,9 @@ class Action(ActionBase):
     def vault(self, options: Mapping[str, Any]) -> VaultSession:
         """The task's session with Vault: one login, however many backends it serves."""
         if self._session is None:
+            # hvac takes a third of a second to load.
+            from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import VaultSession
+
             self._session = VaultSession(options)
             if not options["validate_certs"]:
                 self._display.warning(

@@ -16,9 +16,10 @@ from typing import Any
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelopes
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import Mount
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import plan
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import seal as seal_plans
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import HostRecord
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import HostRecord, Store
 
 from tests.benchmarks.places import ENVIRONMENT, ControlNode, Places, local_play, mount, task
 from tests.benchmarks.rows import Row
@@ -94,7 +95,7 @@ def seal(places: Places) -> Iterator[Row]:
     control.declare({f"s{number}": os.urandom(32) for number in range(MOUNTS * SECRETS)})
     most = max(places.sizes.sealed_hosts)
     names = [f"h{number}" for number in range(most)]
-    _enrol(control, names)
+    enrol(*control.open(), names)
     mounts = [
         mount(f"m{number}", [f"s{number * SECRETS + which}" for which in range(SECRETS)]) for number in range(MOUNTS)
     ]
@@ -154,9 +155,8 @@ def _seal_directly(control: ControlNode, wanted: list[tuple[str, Mount]]) -> flo
         return time.process_time() - began
 
 
-def _enrol(control: ControlNode, names: list[str]) -> None:
+def enrol(store: Store, backend: Backend, names: list[str]) -> None:
     """Enrol hosts that exist by their keys alone."""
-    store, backend = control.open()
     kid = backend.verification_keys()[0].thumbprint()
     with store, store.transaction() as transaction:
         for name in names:

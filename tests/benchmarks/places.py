@@ -75,9 +75,12 @@ class Trace:
 
 
 class ControlNode:
-    """A store and keys of their own below FOLDER, used by ansible-playbook and, between its runs, by direct calls."""
+    """A store and keys of their own below FOLDER, used by ansible-playbook and, between its runs, by direct calls.
 
-    def __init__(self, folder: Path) -> None:
+    VARIABLES are more environment variables for ansible-playbook.
+    """
+
+    def __init__(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
         self._folder = folder
@@ -95,6 +98,7 @@ class ControlNode:
             "ANSIBLE_PIPELINING": "true",
             "HOSTSEAL_STORE": str(self.store_path),
             "HOSTSEAL_KEY_PATH": str(folder / "keys"),
+            **(variables or {}),
         }
 
     def play(self, plays: Sequence[Play], inventory: str = "", forks: int = 10) -> Trace:

@@ -18,6 +18,8 @@ class Sizes:
 
     declared: int = 10_000
     vaulted: int = 200
+    in_vault: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    looked_up: int = 1_000
     sealed_hosts: tuple[int, ...] = (250, 500, 1_000)
     openssl_envelopes: int = 50
     inventory_hosts: int = 100
@@ -38,6 +40,8 @@ class Sizes:
 QUICK = Sizes(
     declared=200,
     vaulted=10,
+    in_vault=(5, 10),
+    looked_up=10,
     sealed_hosts=(5, 10, 20),
     openssl_envelopes=3,
     inventory_hosts=3,

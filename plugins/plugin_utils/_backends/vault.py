@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...module_utils._envelope import load_signing_key
 from ...module_utils._model import HostsealError, check_name
-from .._vault import VaultSession
 from . import Backend, Binding, KeyPlace
 
 if TYPE_CHECKING:
     from jwcrypto.jwk import JWK
+
+    from .._vault import VaultSession
 
 # OpenBao refuses a JSON body with more than 1,000 strings, names of members included.
 MAX_STRINGS = 1000
