@@ -10,6 +10,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/sym:$(CURDIR)/build/collectio
 export ANSIBLE_HOME := $(CURDIR)/build/ansible
 # ansible and its tools are called by name, and by each other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+BACKEND ?= localkey
 # More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
 ARGS ?=
 
@@ -44,11 +45,11 @@ sanity: setup ## ansible-test sanity alone
 bench: setup ## Measure against the targets
 	python -m tests.benchmarks $(ARGS)
 
-quickstart: setup ## The whole way on a throwaway host, with a real database server
-	quickstart/run
+quickstart: setup ## The whole way on a throwaway host, with a real database server; BACKEND=vault: with OpenBao
+	BACKEND=$(BACKEND) quickstart/run
 
 quickstart-clean: ## Remove the quickstart's host, and the engine when the rig started it and nothing else uses it
-	@if [ -x $(BIN)/python ]; then python -m tests.rig down quickstart && python -m tests.rig engine-stop --if-idle; fi
+	@if [ -x $(BIN)/python ]; then python -m tests.rig down quickstart && python -m tests.rig vault-down quickstart && python -m tests.rig engine-stop --if-idle; fi
 	@rm -rf build/quickstart
 
 engine-stop: ## Remove all throwaway hosts of this checkout and end the engine that the rig started
