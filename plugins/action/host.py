@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import (
     HOST_RECORD,
+    KeySet,
     attach_signature,
     host_record,
     load_host_key,
+    load_signing_key,
     read_host_record,
     read_key_set,
     signing_input,
@@ -45,13 +47,32 @@ class ActionModule(Action):
                 return self._result(name, None, dict.fromkeys(environments, "enrolled"), {})
             actions, key_sets = self._enrol(store, name, key, environments, options)
             kid = key.thumbprint()
-            request = {"host": name, "kid": kid, "replace_key": options["replace_key"], "key_sets": key_sets}
-            pinned = self.run_on_host("hostseal.secrets.host", {"environments": environments, "_request": request})[
-                "pinned"
-            ]
+            pinned = self._pin(name, kid, key_sets, options)
+            wanted = [environment for environment in pinned if pinned[environment] and not key_sets[environment][2]]
+            if wanted and not self.check:
+                with store.transaction() as transaction:
+                    checked = {
+                        environment: self._key_set(transaction.environment(environment), options)
+                        for environment in wanted
+                    }
+                pinned |= self._pin(name, kid, checked, options)
+                key_sets |= checked
             if not self.check:
                 confirm_key_sets(store, name, {environment: key_sets[environment][1] for environment in pinned})
         return self._result(name, kid, actions, pinned)
+
+    def _pin(
+        self, name: str, kid: str, key_sets: Mapping[str, tuple[str, int, str | None]], options: dict[str, Any]
+    ) -> dict[str, bool]:
+        request = {"host": name, "kid": kid, "replace_key": options["replace_key"], "key_sets": key_sets}
+        result = self.run_on_host("hostseal.secrets.host", {"environments": list(key_sets), "_request": request})
+        pinned: dict[str, bool] = result["pinned"]
+        return pinned
+
+    def _key_set(self, environment: Environment, options: dict[str, Any]) -> tuple[str, int, str]:
+        """The key set, checked with the backend: the store is not trusted, and a first pinning would take any."""
+        keys = trusted_keys(environment, self.open_backend(environment, options))
+        return environment.signing_kid, _read_key_set(environment, keys).issued_at, environment.key_set
 
     def _public_key(self, name: str, given: dict[str, Any] | None) -> JWK | None:
         if given is None:
@@ -67,9 +88,9 @@ class ActionModule(Action):
 
     def _enrol(
         self, store: Store, name: str, key: JWK, environments: list[str], options: dict[str, Any]
-    ) -> tuple[dict[str, str], dict[str, tuple[str, int, str]]]:
+    ) -> tuple[dict[str, str], dict[str, tuple[str, int, str | None]]]:
         actions: dict[str, str] = {}
-        key_sets: dict[str, tuple[str, int, str]] = {}
+        key_sets: dict[str, tuple[str, int, str | None]] = {}
         kid = key.thumbprint()
         with store.transaction() as transaction:
             for enrolment in transaction.enrolments(name):
@@ -88,19 +109,17 @@ class ActionModule(Action):
                     actions[environment] = "enrolled"
                     continue
                 found = transaction.environment(environment)
-                backend = self.open_backend(found, options)
-                keys = trusted_keys(found, backend)
                 known = transaction.hosts(environment, [name]).get(name)
-                actions[environment] = _action(known, found, key, keys, options["replace_key"])
+                if known is not None and not options["replace_key"] and _is_enrolled(known, found, key):
+                    # Its own word is enough for a host that has pinned this very key, as it will say.
+                    actions[environment] = "unchanged"
+                    key_sets[environment] = (found.signing_kid, read_key_set(found.key_set, None).issued_at, None)
+                    continue
+                backend = self.open_backend(found, options)
+                actions[environment] = _action(known, found, key, trusted_keys(found, backend), options["replace_key"])
                 if actions[environment] != "unchanged" and not self.check:
                     transaction.put_host(_sign(found, name, key, backend))
-                # The store is not trusted: a first pinning would take any key set that it holds.
-                key_set = read_key_set(found.key_set, keys)
-                if key_set.environment != environment:
-                    raise HostsealError(
-                        f"the key set of environment {environment!r} is another environment's: the store was edited"
-                    )
-                key_sets[environment] = (found.signing_kid, key_set.issued_at, found.key_set)
+                key_sets[environment] = self._key_set(found, options)
         return actions, key_sets
 
     def _retire(self, store: Store, name: str, environments: list[str]) -> Result:
@@ -131,6 +150,26 @@ class ActionModule(Action):
         if self._task.diff and changes:
             result["diff"] = {"before": "", "after": "".join(f"host {name}, {change}\n" for change in changes)}
         return result
+
+
+def _is_enrolled(known: HostRecord, environment: Environment, key: JWK) -> bool:
+    """Whether the record is of KEY and signed by the key that the store names for the environment."""
+    try:
+        signing = load_signing_key(environment.signing_key)
+        signed = read_host_record(known.record, environment.name, known.name, [signing]).thumbprint()
+        _read_key_set(environment, [signing])
+    except HostsealError:
+        return False
+    return signing.thumbprint() == environment.signing_kid and signed == key.thumbprint() == known.kid
+
+
+def _read_key_set(environment: Environment, keys: Sequence[JWK]) -> KeySet:
+    key_set = read_key_set(environment.key_set, keys)
+    if key_set.environment != environment.name:
+        raise HostsealError(
+            f"the key set of environment {environment.name!r} is another environment's: the store was edited"
+        )
+    return key_set
 
 
 def _action(

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
@@ -25,16 +27,18 @@ class ActionModule(Action):
         if before and options["state"] == "rotated":
             after = [*after, after[-1] + 1]
         oldest = options["min_decryption_version"]
-        if oldest is not None:
-            self._check_retirement(name, after, oldest, options)
-            after = [number for number in after if number >= oldest]
-        if not self.check:
-            created = keys.create(directory, name)
-            if options["state"] == "rotated" and not created:
-                keys.rotate(directory, name)
+        with contextlib.ExitStack() as until_it_is_done:
             if oldest is not None:
-                keys.retire(directory, name, oldest)
-            after = keys.versions(directory, name)
+                # No other run may encrypt under a version between the look at the store and the version's end.
+                until_it_is_done.enter_context(self._retirement(name, after, oldest, options))
+                after = [number for number in after if number >= oldest]
+            if not self.check:
+                created = keys.create(directory, name)
+                if options["state"] == "rotated" and not created:
+                    keys.rotate(directory, name)
+                if oldest is not None:
+                    keys.retire(directory, name, oldest)
+                after = keys.versions(directory, name)
         result: Result = {
             "changed": before != after,
             "path": str(keys.key_file(directory, name)),
@@ -45,22 +49,25 @@ class ActionModule(Action):
             result["diff"] = {"before": _lines(name, before), "after": _lines(name, after)}
         return result
 
-    def _check_retirement(self, name: str, versions: list[int], oldest: int, options: dict[str, Any]) -> None:
+    @contextlib.contextmanager
+    def _retirement(self, name: str, versions: list[int], oldest: int, options: dict[str, Any]) -> Iterator[None]:
         if not 1 <= oldest <= versions[-1]:
             raise HostsealError(
                 f"key {name!r} has no version {oldest}: the newest is {versions[-1]}. Nothing was changed"
             )
         if oldest <= versions[0]:
+            yield
             return
         # Without a store nothing could be checked, and a key can't be brought back.
         with self.open_store(options) as store, store.transaction() as transaction:
             used = key_versions_in_use(transaction, "localkey", name, None)
-        stale = [number for number in sorted(used) if number < oldest]
-        if stale:
-            raise HostsealError(
-                f"environment {used[stale[0]]!r} has secrets under version {stale[0]} of key {name!r}: run"
-                " hostseal.secrets.rewrap first. Nothing was changed"
-            )
+            stale = [number for number in sorted(used) if number < oldest]
+            if stale:
+                raise HostsealError(
+                    f"environment {used[stale[0]]!r} has secrets under version {stale[0]} of key {name!r}: run"
+                    " hostseal.secrets.rewrap first. Nothing was changed"
+                )
+            yield
 
 
 def _lines(name: str, versions: list[int]) -> str:

@@ -58,8 +58,10 @@ class ActionModule(Action):
 
 def _items(options: dict[str, Any]) -> list[dict[str, Any]]:
     """One dict per secret; the options beside a list fill what its items leave out."""
-    common = {key: options[key] for key in ("generate", "on_difference", "rotate_after", "state")}
-    values = ("value", "value_base64", "value_file")
+    common = {
+        key: options[key] for key in ("generate", "on_difference", "rotate_after", "state", "keep_versions", "force")
+    }
+    values = ("value", "value_base64", "value_file", "version")
     if options["secrets"] is None:
         return [{**_DEFAULTS, **_given(options)}]
     misplaced = next((key for key in values if options[key] is not None), None)

@@ -31,7 +31,9 @@ options:
     type: path
     aliases: [cacert]
   validate_certs:
-    description: Check the server's certificate. Without it, whoever stands in between can read tokens and secrets.
+    description:
+      - Check the server's certificate. Without it, whoever stands in between can read tokens and secrets.
+      - E(VAULT_SKIP_VERIFY) is not looked at.
     type: bool
     default: true
   namespace:
@@ -41,13 +43,14 @@ options:
     description: Proxies by scheme, for example V({"https":"http://proxy.example.com:3128"}).
     type: dict
   timeout:
-    description: Seconds to wait for an answer. 30 by default.
+    description: Seconds to wait for an answer, 30 by default. A connection is waited for 10 seconds at most.
     type: int
   retries:
     description:
       - How often a request is sent again when the server can't be reached, is sealed, has no active node, limits the rate
-        or reports an error, with waiting times that double from a quarter of a second. 3 by default.
-      - What must not happen twice, such as a login or rotating a key, is sent again only when it can't have arrived.
+        or reports an error. 3 by default. The first time at once, then after half a second, and twice as long each
+        time, up to 8 seconds.
+      - What must not happen twice, such as a login or rotating a key, is sent again only when it was not begun.
     type: int
   auth_method:
     description: How to log in. V(token) by default. The token of any other one is revoked at the end of the task.
@@ -95,7 +98,7 @@ options:
       - Also E(VAULT_CLIENT_CERT).
     type: path
   cert_auth_private_key:
-    description: File of its key in PEM. Also E(VAULT_CLIENT_KEY).
+    description: File of its key in PEM, without a passphrase. Also E(VAULT_CLIENT_KEY).
     type: path
 notes:
   - The backend vault needs hvac >= 2.0 on the control node.

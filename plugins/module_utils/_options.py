@@ -25,9 +25,9 @@ def _vault_option(kind: str, *variables: str, **more: Any) -> dict[str, Any]:
 VAULT: dict[str, Any] = {
     "url": _vault_option("str", "ADDR"),
     "ca_cert": _vault_option("path", "CA_CERT", "CACERT", aliases=["cacert"]),
-    "validate_certs": {"type": "bool", "default": True},
+    "validate_certs": _vault_option("bool", "VALIDATE_CERTS", default=True),
     "namespace": _vault_option("str", "NAMESPACE"),
-    "proxies": {"type": "dict"},
+    "proxies": _vault_option("dict", "PROXIES"),
     "timeout": _vault_option("int", "TIMEOUT"),
     "retries": _vault_option("int", "RETRIES", "MAX_RETRIES"),
     "auth_method": _vault_option("str", "AUTH_METHOD", choices=["token", "approle", "jwt", "cert", "userpass"]),

@@ -139,7 +139,8 @@ def pin(client: AgentClient, request: dict, check: bool) -> dict:
     """Pin key sets on the host.
 
     REQUEST holds "host", "kid", "replace_key" and "key_sets" (environment -> [signing kid, time of issue, key set]).
-    The answer says for each environment whether something was pinned.
+    A key set that is None was not checked with the backend yet, as that is only needed where it has to be pinned.
+    The answer says for each environment whether something was, or with None is to be, pinned.
     """
     try:
         status = client.status()
@@ -156,7 +157,7 @@ def pin(client: AgentClient, request: dict, check: bool) -> dict:
     for environment, (kid, issued_at, key_set) in request["key_sets"].items():
         known = status["environments"].get(environment, {"kids": [], "issued_at": 0})
         pinned[environment] = kid not in known["kids"] or known["issued_at"] < issued_at
-        if pinned[environment] and not check:
+        if pinned[environment] and key_set and not check:
             client.pin(environment, key_set, request["replace_key"])
     return pinned
 

@@ -56,11 +56,25 @@ options:
   rotate_after:
     description: Make a new version when the newest one is older than this, for example V(90d). Only with O(generate).
     type: str
+  version:
+    description:
+      - Make this stored version current, without a new value. Mounts that pin no version show it after their next
+        delivery. The next new version is current again.
+    type: int
+  keep_versions:
+    description:
+      - Delete all but so many of the newest versions. What is current and what a host has stays in any case. By default all
+        are kept.
+    type: int
+  force:
+    description: With O(state=absent), delete a secret although hosts have it.
+    type: bool
   state:
     description:
       - V(present) makes the secret if there is none.
       - V(rotated) always makes a new version.
-      - V(absent) deletes all versions. Their numbers are never used again.
+      - V(absent) deletes all versions. Their numbers are never used again. It is refused while hosts have the secret,
+        unless O(force=true).
       - V(present) by default.
     type: str
     choices: [present, rotated, absent]
@@ -109,11 +123,25 @@ options:
           - Make a new version when the newest one is older than this, for example V(90d). Only with
             O(secrets[].generate).
         type: str
+      version:
+        description:
+          - Make this stored version current, without a new value. Mounts that pin no version show it after their next
+            delivery. The next new version is current again.
+        type: int
+      keep_versions:
+        description:
+          - Delete all but so many of the newest versions. What is current and what a host has stays in any case. By
+            default all are kept.
+        type: int
+      force:
+        description: With O(secrets[].state=absent), delete a secret although hosts have it.
+        type: bool
       state:
         description:
           - V(present) makes the secret if there is none.
           - V(rotated) always makes a new version.
-          - V(absent) deletes all versions. Their numbers are never used again.
+          - V(absent) deletes all versions. Their numbers are never used again. It is refused while hosts have the
+            secret, unless O(secrets[].force=true).
           - V(present) by default.
         type: str
         choices: [present, rotated, absent]
@@ -160,6 +188,21 @@ EXAMPLES = r"""
     state: rotated
     generate:
       length: 32
+
+- name: Go back to the version before
+  hostseal.secrets.secret:
+    environment: prod
+    name: db_password
+    version: 1
+
+- name: Rotate by age, and keep the three newest versions
+  hostseal.secrets.secret:
+    environment: prod
+    name: db_password
+    generate:
+      length: 32
+    rotate_after: 90d
+    keep_versions: 3
 """
 
 RETURN = r"""
@@ -174,17 +217,22 @@ secrets:
       type: str
       sample: db_password
     action:
-      description: One of V(created), V(rotated), V(deleted) and V(unchanged).
+      description: One of V(created), V(rotated), V(rolled_back), V(deleted) and V(unchanged).
       type: str
       sample: created
     before:
-      description: Number of its newest version before the task. V(none) if it had none.
+      description: Number of its current version before the task. V(none) if it had none.
       type: int
       sample: 1
     version:
-      description: Number of its newest version now. V(none) if it is deleted.
+      description: Number of its current version now. V(none) if it is deleted.
       type: int
       sample: 2
+    pruned:
+      description: Numbers of versions that O(keep_versions) has deleted.
+      type: list
+      elements: int
+      sample: []
 """
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._options import BACKEND, STORE, refuse_to_run_on_a_host
@@ -197,6 +245,9 @@ _SECRET = {
     "generate": {"type": "dict", "options": _GENERATE},
     "on_difference": {"type": "str", "choices": ["fail", "rotate", "keep"]},
     "rotate_after": {"type": "str"},
+    "version": {"type": "int"},
+    "keep_versions": {"type": "int"},
+    "force": {"type": "bool"},
     "state": {"type": "str", "choices": ["present", "rotated", "absent"]},
 }
 ARGUMENT_SPEC = {

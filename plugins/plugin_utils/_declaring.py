@@ -26,7 +26,10 @@ _SOURCES = ("value", "value_base64", "value_file", "generate")
 
 @dataclass(frozen=True)
 class Declaration:
-    """One secret as asked for. value is None when it is to be generated, or when state is absent."""
+    """One secret as asked for. value is None when it is to be generated, or when state is absent.
+
+    version is the number of a stored version to make current, keep_versions how many of the newest to keep (0: all).
+    """
 
     name: str
     state: str
@@ -34,6 +37,9 @@ class Declaration:
     value: bytes | None = field(default=None, repr=False)
     generate: tuple[int, str] | None = None
     rotate_after: int = 0
+    version: int | None = None
+    keep_versions: int = 0
+    force: bool = False
 
     def new_value(self) -> bytes:
         """The value of a new version: the given one, or LENGTH characters of the alphabet."""
@@ -60,7 +66,15 @@ class Declaration:
         if state == "absent":
             if given:
                 raise HostsealError(f"state absent goes without {given[0]}")
-            return cls(name, state, options["on_difference"])
+            return cls(name, state, options["on_difference"], force=bool(options.get("force")))
+        keep_versions = _count("keep_versions", options.get("keep_versions"))
+        if options.get("version") is not None:
+            if given or state == "rotated" or options.get("rotate_after"):
+                raise HostsealError(
+                    "version makes a stored version current: it goes without a value, generate or rotating"
+                )
+            number = _count("version", options["version"])
+            return cls(name, state, options["on_difference"], version=number, keep_versions=keep_versions)
         if len(given) != 1:
             raise HostsealError(
                 f"give exactly one of {', '.join(_SOURCES)}" + (f", not {' and '.join(given)}" if given else "")
@@ -80,6 +94,7 @@ class Declaration:
             value=value,
             generate=_generate(options["generate"]) if value is None else None,
             rotate_after=rotate_after,
+            keep_versions=keep_versions,
         )
 
 
@@ -91,10 +106,11 @@ class Outcome:
     action: str
     before: int | None
     version: int | None
+    pruned: list[int] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
-        return self.action != "unchanged"
+        return self.action != "unchanged" or bool(self.pruned)
 
 
 def declare(
@@ -126,19 +142,29 @@ def declare(
             outcomes.append(Outcome(declaration.name, action, before, None))
         elif action == "unchanged":
             outcomes.append(Outcome(declaration.name, action, before, before))
+        elif action == "rolled_back":
+            outcomes.append(Outcome(declaration.name, action, before, declaration.version))
         else:
             new.append(declaration)
             outcomes.append(Outcome(declaration.name, action, before, last.get(declaration.name, 0) + 1))
+    _refuse_to_delete_what_is_used(transaction, environment, [one for one in declarations if one.name in set(gone)])
+    back = [outcome for outcome in outcomes if outcome.action == "rolled_back"]
+    _refuse_unknown_versions(transaction, environment, back)
     if not check:
         transaction.remove_versions(environment, gone)
         if new:
             transaction.add_versions(_encrypt(environment, backend(), new, last))
+        for outcome in back:
+            transaction.make_current(environment, outcome.name, int(outcome.version or 0))
+    _prune(transaction, environment, declarations, outcomes, check)
     return outcomes
 
 
 def _action(declaration: Declaration, current: Version | None, same: bool | None) -> str:
     if declaration.state == "absent":
         return "deleted" if current else "unchanged"
+    if declaration.version is not None:
+        return "unchanged" if current and current.number == declaration.version else "rolled_back"
     if current is None:
         return "created"
     if declaration.state == "rotated":
@@ -153,6 +179,71 @@ def _action(declaration: Declaration, current: Version | None, same: bool | None
         f"secret {declaration.name!r} has another value than its version {current.number} in the store:"
         " on_difference: rotate makes a new version of it, keep leaves the store's, and nothing was changed"
     )
+
+
+def _refuse_unknown_versions(transaction: Transaction, environment: str, back: Sequence[Outcome]) -> None:
+    stored: dict[str, list[int]] = {}
+    for version in transaction.versions(environment, [outcome.name for outcome in back]):
+        stored.setdefault(version.name, []).append(version.number)
+    for outcome in back:
+        if outcome.version not in stored.get(outcome.name, []):
+            known = ", ".join(str(number) for number in stored.get(outcome.name, [])) or "none"
+            raise HostsealError(
+                f"secret {outcome.name!r} has no version {outcome.version} (there: {known}). Nothing was changed"
+            )
+
+
+def _refuse_to_delete_what_is_used(transaction: Transaction, environment: str, gone: Sequence[Declaration]) -> None:
+    names = {declaration.name for declaration in gone if not declaration.force}
+    if not names:
+        return
+    used: dict[str, list[str]] = {}
+    for receipt in transaction.receipts(environment):
+        for name in names & {secret["name"] for secret in receipt.secrets}:
+            used.setdefault(name, []).append(f"{receipt.host} in mount {receipt.mount!r}")
+    for name, places in sorted(used.items()):
+        raise HostsealError(
+            f"secret {name!r} is still on hosts: {', '.join(places[:10])}"
+            f"{f' and {len(places) - 10} more' if len(places) > 10 else ''}. Deliver these mounts without it first,"
+            " or take it away everywhere by the playbook hostseal.secrets.revoke, or say force: true. Nothing was"
+            " changed"
+        )
+
+
+def _prune(
+    transaction: Transaction,
+    environment: str,
+    declarations: Sequence[Declaration],
+    outcomes: Sequence[Outcome],
+    check: bool,
+) -> None:
+    """Delete what keep_versions leaves out, except what is current or on a host."""
+    keep = {declaration.name: declaration.keep_versions for declaration in declarations if declaration.keep_versions}
+    if not keep:
+        return
+    on_hosts = {
+        (secret["name"], secret["version"])
+        for receipt in transaction.receipts(environment)
+        for secret in receipt.secrets
+    }
+    stored: dict[str, list[Version]] = {}
+    for version in transaction.versions(environment, list(keep)):
+        stored.setdefault(version.name, []).append(version)
+    for outcome in outcomes:
+        if outcome.name not in keep:
+            continue
+        # In check mode the new version is not there yet.
+        coming = 1 if check and outcome.action in ("created", "rotated") else 0
+        old = stored.get(outcome.name, [])
+        surplus = old[: max(0, len(old) + coming - keep[outcome.name])]
+        gone = [
+            version
+            for version in surplus
+            if version.number != outcome.version and (version.name, version.number) not in on_hosts
+        ]
+        outcome.pruned.extend(version.number for version in gone)
+        if not check:
+            transaction.prune_versions(gone)
 
 
 def _same_values(
@@ -188,6 +279,14 @@ def _encrypt(environment: str, backend: Backend, new: Sequence[Declaration], las
             items, backend.encrypt(items), backend.fingerprint(items), strict=True
         )
     ]
+
+
+def _count(what: str, value: object) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int) or value < 1:
+        raise HostsealError(f"{what} {shorten(value)} is not a number from 1 on")
+    return value
 
 
 def _given_value(source: str, given: Any) -> bytes:

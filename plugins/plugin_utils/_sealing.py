@@ -209,7 +209,9 @@ def confirm_key_sets(store: Store, host: str, issued_at: Mapping[str, int]) -> N
     """Record which key sets, by environment and time of issue, HOST has pinned."""
     with store.transaction() as transaction:
         for environment, time_of_issue in issued_at.items():
-            transaction.confirm_key_set(environment, host, time_of_issue)
+            record = transaction.hosts(environment, [host]).get(host)
+            if record is not None and record.pinned_at != time_of_issue:
+                transaction.confirm_key_set(environment, host, time_of_issue)
 
 
 def trusted_keys(environment: Environment, backend: Backend) -> list[JWK]:

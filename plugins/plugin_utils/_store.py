@@ -64,6 +64,8 @@ if HAS_SQLALCHEMY:
         sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
         sa.Column("name", sa.String(255), primary_key=True),
         sa.Column("last_number", sa.Integer, nullable=False),
+        # NULL: the newest.
+        sa.Column("current_number", sa.Integer),
     )
     _version = sa.Table(
         "secret_version",
@@ -118,6 +120,7 @@ if HAS_SQLALCHEMY:
 _UPGRADES = {
     1: (
         "ALTER TABLE environment ADD COLUMN engine_mount_point VARCHAR(255)",
+        "ALTER TABLE secret ADD COLUMN current_number INTEGER",
         "ALTER TABLE host ADD COLUMN pinned_at BIGINT",
         "ALTER TABLE receipt ADD COLUMN signing_kid VARCHAR(64)",
         "UPDATE receipt SET signing_kid ="
@@ -333,7 +336,7 @@ class Transaction:
         return {row.name: row.last_number for row in self._among(columns, _secret.c.name, names)}
 
     def current_versions(self, environment: str, names: Sequence[str] | None = None) -> dict[str, Version]:
-        """The newest version of each of NAMES (None: of all) that has one."""
+        """The current version of each of NAMES (None: of all) that has one: the newest, or one that was rolled back to."""
         newest = (
             sa.select(_version.c.name, sa.func.max(_version.c.number).label("number"))
             .where(_version.c.environment == environment)
@@ -342,7 +345,14 @@ class Transaction:
         )
         query = (
             sa.select(_version)
-            .join(newest, sa.and_(_version.c.name == newest.c.name, _version.c.number == newest.c.number))
+            .join(_secret, sa.and_(_version.c.environment == _secret.c.environment, _version.c.name == _secret.c.name))
+            .join(
+                newest,
+                sa.and_(
+                    _version.c.name == newest.c.name,
+                    _version.c.number == sa.func.coalesce(_secret.c.current_number, newest.c.number),
+                ),
+            )
             .where(_version.c.environment == environment)
             .order_by(_version.c.name)
         )
@@ -372,7 +382,7 @@ class Transaction:
             self._connection.execute(
                 _secret.update()
                 .where(_secret.c.environment == environment, _secret.c.name == sa.bindparam("key_name"))
-                .values(last_number=sa.bindparam("number")),
+                .values(last_number=sa.bindparam("number"), current_number=None),
                 numbers,
             )
         fresh = [
@@ -401,12 +411,30 @@ class Transaction:
             count += done.rowcount
         return count
 
+    def make_current(self, environment: str, name: str, number: int) -> None:
+        """Have the stored version NUMBER used where no other one is asked for, until a new version is added."""
+        self._connection.execute(
+            _secret.update()
+            .where(_secret.c.environment == environment, _secret.c.name == name)
+            .values(current_number=number)
+        )
+
     def remove_versions(self, environment: str, names: Sequence[str]) -> None:
         """Delete every version of NAMES; their numbers stay used."""
         for chunk in _chunks(names):
             self._connection.execute(
                 _version.delete().where(_version.c.environment == environment, _version.c.name.in_(chunk))
             )
+            self._connection.execute(
+                _secret.update()
+                .where(_secret.c.environment == environment, _secret.c.name.in_(chunk))
+                .values(current_number=None)
+            )
+
+    def prune_versions(self, versions: Sequence[Version]) -> None:
+        """Delete single versions; none of them may be a current one."""
+        for version in versions:
+            self._connection.execute(_version.delete().where(_version.c.id == version.id))
 
     # Hosts
 

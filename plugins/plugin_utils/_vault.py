@@ -18,13 +18,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from ..module_utils._model import HostsealError, shorten
 
 try:
     import hvac
     import requests
+    import urllib3
     from hvac.adapters import RawAdapter
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
@@ -35,7 +36,10 @@ else:
 
 TIMEOUT = 30
 RETRIES = 3
+_CONNECT_TIMEOUT = 10
+_REVOKE_TIMEOUT = 5
 _MAX_BACKOFF = 8
+_HOPS = 2
 _AGAIN = (412, 429, 500, 502, 503, 504)
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -67,11 +71,15 @@ class VaultSession:
         self._options = options
         self.address = _address(options)
         self.namespace: str | None = options.get("namespace") or None
-        retries = RETRIES if options.get("retries") is None else int(options["retries"])
+        retries = _number(options, "retries", RETRIES, 0)
+        self._timeout = _number(options, "timeout", TIMEOUT, 1)
+        self._certificate = _files(options)
         # A request that was lost on the way may have been carried out: only those that may be repeated are.
         self._repeatable = self._client(Retry(retries, read=min(retries, 1), status_forcelist=_AGAIN, **_BACKOFF))
-        self._once = self._client(Retry(retries, read=0, status=0, **_BACKOFF))
+        # One over the limit of the rate was not looked at.
+        self._once = self._client(Retry(retries, read=0, status_forcelist=(429,), **_BACKOFF))
         self._lock = threading.Lock()
+        self._spent: list[str] = []
         self._lease = _Lease(None, 0, False)
         self._login()
 
@@ -98,7 +106,9 @@ class VaultSession:
         return self._request(method, path, body, repeatable, wrap_ttl)
 
     def refusal(self, answer: Answer, method: str, path: str, body: Mapping[str, Any] | None = None) -> HostsealError:
-        """What to tell of an answer that is an error."""
+        """What to tell of an answer that is an error, or not one to this request."""
+        if answer.status < 400:
+            return self._error(method, path, f"what answers is no Transit engine (status {answer.status}): {_ADDRESS}")
         text = " ".join(answer.errors)
         if answer.status == 403:
             return self._error(method, path, self._denied())
@@ -107,10 +117,11 @@ class VaultSession:
         return self._error(method, path, f"{advice or 'the server refuses'} (status {answer.status}{words})")
 
     def close(self) -> None:
-        """Revoke the token if it was made here, and end the connections."""
-        if self._lease.own:
+        """Revoke the tokens that were made here, and end the connections."""
+        for token in [*self._spent, self._once.token] if self._lease.own else []:
+            self._once.token = token
             with contextlib.suppress(HostsealError):
-                self._request("POST", "auth/token/revoke-self", None, repeatable=False)
+                self._request("POST", "auth/token/revoke-self", None, repeatable=False, timeout=_REVOKE_TIMEOUT)
         for client in (self._repeatable, self._once):
             client.token = None
             client.session.close()
@@ -122,17 +133,14 @@ class VaultSession:
         adapter = HTTPAdapter(max_retries=retry)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
-        ca_cert = self._options.get("ca_cert")
-        verify: bool | str = ca_cert or True if self._options.get("validate_certs", True) else False
-        if ca_cert and not os.path.exists(ca_cert):
-            raise HostsealError(f"ca_cert {ca_cert!r} does not exist on the control node")
-        certificate = self._options.get("cert_auth_public_key")
-        key = self._options.get("cert_auth_private_key")
-        for name, path in (("cert_auth_public_key", certificate), ("cert_auth_private_key", key)):
-            if path and not os.path.exists(path):
-                raise HostsealError(f"{name} {path!r} does not exist on the control node")
+        verify: bool | str = (
+            self._options.get("ca_cert") or True if self._options.get("validate_certs", True) else False
+        )
+        if not verify:
+            # Whoever opens a session tells the user, once.
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         session.verify = verify
-        session.cert = (certificate, key) if certificate and key else certificate or None
+        session.cert = self._certificate
         session.proxies = {str(scheme): str(proxy) for scheme, proxy in (self._options.get("proxies") or {}).items()}
         client = hvac.Client(
             url=self.address,
@@ -140,7 +148,7 @@ class VaultSession:
             token="",
             # It goes by the session's, but for False.
             verify=verify,
-            timeout=TIMEOUT if self._options.get("timeout") is None else self._options["timeout"],
+            allow_redirects=False,
             namespace=self.namespace,
             session=session,
             adapter=RawAdapter,
@@ -149,26 +157,67 @@ class VaultSession:
         return client
 
     def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, repeatable: bool, wrap_ttl: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        repeatable: bool,
+        wrap_ttl: str | None = None,
+        timeout: int | None = None,
     ) -> Answer:
-        client = self._repeatable if repeatable else self._once
-        more = {"json": body} if body is not None else {}
-        if wrap_ttl:
-            more["wrap_ttl"] = wrap_ttl  # type: ignore[assignment]
+        timeout = min(timeout or self._timeout, self._timeout)
+        more: dict[str, Any] = {"timeout": (min(timeout, _CONNECT_TIMEOUT), timeout)}
+        if body is not None:
+            more["json"] = body
         try:
-            response = client.adapter.request(method, f"/v1/{path}", raise_exception=False, **more)
+            response = self._send(self._repeatable if repeatable else self._once, method, path, more, wrap_ttl)
             content = response.json() if response.content else {}
         except requests.exceptions.JSONDecodeError:
-            content = {}
+            content = None
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
             raise self._error(method, path, self._unreachable(error)) from None
-        return Answer(response.status_code, content if isinstance(content, dict) else {})
+        if isinstance(content, dict):
+            return Answer(response.status_code, content)
+        if response.status_code not in _BY_STATUS:
+            raise self._error(
+                method,
+                path,
+                f"what answers is not Vault or OpenBao (status {response.status_code}, no JSON): {_ADDRESS}",
+            )
+        return Answer(response.status_code, {})
+
+    def _send(
+        self, client: hvac.Client, method: str, path: str, more: Mapping[str, Any], wrap_ttl: str | None
+    ) -> requests.Response:
+        response: requests.Response = client.adapter.request(
+            method, f"/v1/{path}", raise_exception=False, wrap_ttl=wrap_ttl, **more
+        )
+        hops = 0
+        while response.is_redirect:
+            # The token goes with it: only to where a standby sends us, the active node, and never in clear.
+            there = urlsplit(str(response.next.url)) if response.next is not None else None
+            if response.status_code not in (307, 308) or there is None or hops == _HOPS:
+                where = there.netloc if there else "elsewhere"
+                raise self._error(
+                    method,
+                    path,
+                    f"it refers us to {where} (status {response.status_code}), and on from there: {_ADDRESS}",
+                )
+            if there.scheme != "https" and self.address.startswith("https:"):
+                raise self._error(
+                    method, path, f"it refers us to {there.netloc} without TLS: its api_addr has to be an https address"
+                )
+            hops += 1
+            response = client.session.send(response.next, timeout=more["timeout"], allow_redirects=False)
+        return response
 
     def _error(self, method: str, path: str, text: str) -> HostsealError:
         where = f" in namespace {self.namespace!r}" if self.namespace else ""
         return HostsealError(f"Vault at {self.address}: {method} {path}{where}: {text}")
 
     def _unreachable(self, error: BaseException) -> str:
+        if isinstance(error, (requests.exceptions.InvalidHeader, UnicodeError)):
+            return "token or namespace holds a character that can't be sent: is it what it should be?"
         chain = list(_chain(error))
         certificate = next((link for link in chain if isinstance(link, ssl.SSLCertVerificationError)), None)
         if certificate is not None:
@@ -178,8 +227,11 @@ class VaultSession:
             )
         if any(isinstance(link, ssl.SSLError) for link in chain):
             return "TLS fails: is it an https address, and a server that takes this client's certificate?"
-        if any(isinstance(link, requests.exceptions.Timeout) for link in chain):
-            return f"no answer within {self._repeatable.adapter._kwargs.get('timeout')} s (option timeout)"
+        # After a retry, requests calls the second one a broken connection.
+        if any(isinstance(link, (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError)) for link in chain):
+            return f"no answer within {self._timeout} s (option timeout)"
+        if any(isinstance(link, requests.exceptions.ProxyError) for link in chain):
+            return "the proxy gives no answer: check the option proxies, or HTTPS_PROXY in the environment"
         request = getattr(error, "request", None)
         if request is not None and urlsplit(str(request.url)).netloc != urlsplit(self.address).netloc:
             # A standby sends writes to the active node, also to one that is dead.
@@ -192,12 +244,15 @@ class VaultSession:
 
     def _denied(self) -> str:
         looked = self._request("GET", "auth/token/lookup-self", None, repeatable=True)
-        if looked.status != 200:
+        if looked.status not in (200, 403):
+            return f"permission denied, and it is not known why: the token can't be looked up (status {looked.status})"
+        if looked.status == 403:
             return (
-                "permission denied: the token has expired or was revoked, or it is not one of this server and"
-                " namespace. Get a new one"
+                "permission denied, also to look the token up: it has expired or was revoked, or it is not one of this"
+                " server and namespace. Get a new one"
             )
-        policies = ", ".join(str(policy) for policy in looked.body.get("data", {}).get("policies") or []) or "none"
+        told = looked.body.get("data") or {}
+        policies = ", ".join(map(str, (told.get("policies") or []) + (told.get("identity_policies") or []))) or "none"
         return (
             f"permission denied: the token is valid, but none of its policies ({policies}) allows this. The module"
             " vault_transit makes and shows the policies that are needed"
@@ -211,7 +266,7 @@ class VaultSession:
             self._use(self._given_token())
             looked = self._request("GET", "auth/token/lookup-self", None, repeatable=True)
             if looked.status == 200:
-                self._lease = _Lease.of(looked.body.get("data", {}), own=False)
+                self._lease = _Lease.of(looked.body.get("data") or {}, own=False)
             elif looked.status != 403:
                 # A token may be forbidden to look itself up; the first real request shows whether it is good.
                 raise self.refusal(looked, "GET", "auth/token/lookup-self")
@@ -219,7 +274,7 @@ class VaultSession:
         mount = (self._options.get("mount_point") or method).strip("/")
         path, body = f"auth/{mount}/login", self._credentials(method)
         if method == "userpass":
-            path = f"{path}/{body.pop('username')}"
+            path = f"{path}/{quote(body.pop('username'), safe='')}"
         # Not repeated: a secret id may be good for one login only.
         answer = self._request("POST", path, body, repeatable=False)
         if answer.status >= 400:
@@ -252,8 +307,8 @@ class VaultSession:
                 # At its maximum life: no use in asking again.
                 self._lease = _Lease(self._lease.ends, self._lease.life, False, own)
             if own:
-                with contextlib.suppress(HostsealError):
-                    self._request("POST", "auth/token/revoke-self", None, repeatable=False)
+                # Revoked at the end: another thread may be in the midst of a request with it.
+                self._spent.append(self._once.token)
                 self._login()
             else:
                 self._lease = _Lease(None, 0, False)
@@ -297,10 +352,11 @@ _BACKOFF: dict[str, Any] = {
     "allowed_methods": None,
     # A certificate does not become better.
     "other": 0,
-    # A server may ask for hours; ours is bounded.
+    # A server may ask for hours.
     "respect_retry_after_header": False,
     "raise_on_status": False,
 }
+_ADDRESS = "is the address right, with https or without, and does nothing stand in between?"
 _BY_STATUS = {
     412: "the server has not caught up with its own last write: run again",
     413: "the request is larger than the server takes",
@@ -369,6 +425,38 @@ def _address(options: Mapping[str, Any]) -> str:
     return url
 
 
+def _number(options: Mapping[str, Any], name: str, default: int, least: int) -> int:
+    number = default if options.get(name) is None else int(options[name])
+    if number < least:
+        raise HostsealError(f"{name} {number} is less than {least}")
+    return number
+
+
+def _files(options: Mapping[str, Any]) -> str | tuple[str, str] | None:
+    """The client's certificate as requests takes it. It and ca_cert are read here once, for a message that says which."""
+    names = ("ca_cert", "cert_auth_public_key", "cert_auth_private_key")
+    ca_cert, certificate, key = (options.get(name) or None for name in names)
+    for name, path in zip(names, (ca_cert, certificate, key), strict=True):
+        if path and not os.path.exists(path):
+            raise HostsealError(f"{name} {path!r} does not exist on the control node")
+    try:
+        if ca_cert and not os.path.isdir(ca_cert):
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_cert)
+    except OSError:
+        raise HostsealError(f"ca_cert {ca_cert!r} can't be read, or holds no certificate in PEM") from None
+    if not certificate:
+        return None
+    try:
+        # An empty passphrase, else OpenSSL would ask whoever sits there.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except OSError:
+        raise HostsealError(
+            f"cert_auth_public_key {certificate!r} and cert_auth_private_key {key!r} can't be read, are no PEM, do not"
+            " belong together, or the key has a passphrase"
+        ) from None
+    return (certificate, key) if key else certificate
+
+
 def _file_text(what: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -396,7 +484,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _quotable(errors: list[str], body: Any) -> str:
     """The server's own words, unless they repeat something of the request."""
-    text = " ".join(errors).replace("\n", " ").strip()
+    text = " ".join(" ".join(errors).split())
     if not text or any(len(leaf) > 3 and leaf in text for leaf in _leaves(body)):
         return ""
     return f": {text[:300]}"

@@ -914,3 +914,70 @@ def test_bad_key_set(changes: dict[str, Any], reason: str) -> None:
     for keys in (None, [PROD.public]):
         with pytest.raises(HostsealError, match=reason):
             envelope.read_key_set(_key_set(**changes), keys)
+
+
+def _both(**changes: Any) -> tuple[str, str]:
+    """The same keys, PROD's and STAGING's, signed by each of them."""
+    keys = [key.export_public(as_dict=True) for key in (STAGING.public, PROD.public)]
+    return _key_set(PROD, keys, **changes), _key_set(STAGING, keys, **changes)
+
+
+def test_key_set_with_two_signatures_is_taken_by_whom_either_is_known_to() -> None:
+    for lines in (_both(), _both()[::-1]):
+        read = [
+            envelope.read_key_set("\n".join(lines), keys)
+            for keys in (None, [PROD.public], [STAGING.public], [Environment().public, STAGING.public])
+        ]
+        assert {tuple(key.thumbprint() for key in one.keys) for one in read} == {(STAGING.kid, PROD.kid)}
+        with pytest.raises(EnvelopeError, match="not pinned"):
+            envelope.read_key_set("\n".join(lines), [Environment().public])
+
+
+def test_key_set_whose_lines_differ_is_refused_whoever_reads_it() -> None:
+    good, other = _both()[0], _both(issued_at=ISSUED_AT + 1)[1]
+    stranger = Environment()
+    foreign = _key_set(stranger, [stranger.public.export_public(as_dict=True)])
+    # The same payload in another spelling is another one too.
+    header, payload, signature = good.split(".")
+    spelt = f"{header}.{jose.b64u(b' ' + jose.unb64u(payload))}.{signature}"
+    for lines in ((good, other), (other, good), (good, foreign), (foreign, good), (good, spelt)):
+        for keys in (None, [PROD.public], [STAGING.public], [stranger.public]):
+            with pytest.raises(EnvelopeError, match="its signatures are not over the same keys"):
+                envelope.read_key_set("\n".join(lines), keys)
+
+
+def test_a_strangers_signature_over_the_same_keys_gives_him_nothing() -> None:
+    stranger = Environment()
+    text = "\n".join((_key_set(stranger), _key_set()))
+    for keys in (None, [PROD.public]):
+        assert [key.thumbprint() for key in envelope.read_key_set(text, keys).keys] == [PROD.kid]
+    alone = _key_set(stranger)
+    with pytest.raises(EnvelopeError, match="not pinned"):
+        envelope.read_key_set(alone, None)
+
+
+def test_a_wrong_signature_in_a_known_name_is_refused() -> None:
+    good, second = _both()
+    header, payload, _signature = good.split(".")
+    forged = f"{header}.{payload}.{second.split('.')[2]}"
+    for text in (forged, f"{forged}\n{second}"):
+        with pytest.raises(EnvelopeError, match="signature"):
+            envelope.read_key_set(text, [PROD.public])
+
+
+@pytest.mark.parametrize("around", ["{}\n", "\n{}", "{}\n\n{}", "{}\r\n{}", " {}", "{}\n{}\nx", "{}\n."])
+def test_anything_around_the_lines_of_a_key_set_is_refused(around: str) -> None:
+    for keys in (None, [PROD.public]):
+        with pytest.raises(EnvelopeError, match="not a JWS in compact serialization"):
+            envelope.read_key_set(around.format(*_both()), keys)
+
+
+def test_key_set_as_it_is_signed() -> None:
+    payload = envelope.key_set("prod", ISSUED_AT, [PROD.public, STAGING.public])
+    text = envelope.sign_key_set(payload, [(one.kid, one.private.sign) for one in (PROD, STAGING)])
+    assert text.count("\n") == 1
+    for keys in (None, [PROD.public], [STAGING.public]):
+        assert envelope.read_key_set(text, keys).issued_at == ISSUED_AT
+    longest = envelope.key_set("e" * 63, ISSUED_AT, [Environment().public for _number in range(15)] + [PROD.public])
+    text = envelope.sign_key_set(longest, [(PROD.kid, PROD.private.sign)] * 2)
+    assert len(envelope.read_key_set(text, [PROD.public]).keys) == 16

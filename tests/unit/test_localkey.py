@@ -391,6 +391,61 @@ def test_unknown_backend(directory: Path) -> None:
         open_backend(KeyPlace("vautl", "prod"), str(directory), None)
 
 
+# Other versions
+
+
+def test_retired_versions_are_gone_and_the_rest_is_as_it_was(directory: Path, key: Path) -> None:
+    for _time in range(3):
+        localkey.rotate(directory, "prod")
+    texts = {}
+    for oldest in (1, 2, 3, 4):
+        texts[oldest] = LocalKey(directory, "prod").encrypt([(PASSWORD, b"x")])[0].replace(":v4:", f":v{oldest}:")
+    before = _content(key)
+    assert localkey.retire(directory, "prod", 1) == []
+    assert _content(key) == before
+    assert localkey.retire(directory, "prod", 3) == [1, 2]
+    after = _content(key)
+    assert after["keys"] == [jwk for jwk in before["keys"] if jwk.get("kid") not in ("1", "2")]
+    assert len(after["keys"]) == 4
+    for gone in (jwk for jwk in before["keys"] if jwk.get("kid") in ("1", "2")):
+        assert gone["k"] not in key.read_text(encoding="ascii")
+    assert [path.name for path in directory.iterdir()] == ["prod.jwks"]
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert localkey.versions(directory, "prod") == [3, 4]
+    backend = LocalKey(directory, "prod")
+    assert backend.decrypt([(PASSWORD, texts[4])]) == [b"x"]
+    with pytest.raises(HostsealError, match=r"under version 2, which key file .*prod\.jwks does not have"):
+        backend.decrypt([(PASSWORD, texts[2])])
+    assert localkey.retire(directory, "prod", 3) == []
+    # Numbers are never given out twice.
+    assert localkey.rotate(directory, "prod") == 5
+
+
+@pytest.mark.usefixtures("key")
+def test_newest_version_is_not_retired(directory: Path) -> None:
+    localkey.rotate(directory, "prod")
+    with pytest.raises(HostsealError, match="key 'prod' has no version 3: the newest is 2"):
+        localkey.retire(directory, "prod", 3)
+    assert localkey.retire(directory, "prod", 2) == [1]
+    assert localkey.versions(directory, "prod") == [2]
+
+
+@pytest.mark.usefixtures("key")
+def test_rewrapping_keeps_value_and_binding(directory: Path) -> None:
+    items = [(Binding("prod", f"s{number}", number), b"x" * number) for number in range(1, 4)]
+    texts = LocalKey(directory, "prod").encrypt(items)
+    localkey.rotate(directory, "prod")
+    backend = LocalKey(directory, "prod")
+    bindings = [binding for binding, _value in items]
+    again = backend.rewrap(list(zip(bindings, texts, strict=True)))
+    assert all(text.startswith("localkey:v2:") for text in again)
+    assert backend.decrypt(list(zip(bindings, again, strict=True))) == [value for _binding, value in items]
+    with pytest.raises(HostsealError, match="does not open"):
+        backend.decrypt([(bindings[0], again[1])])
+    with pytest.raises(HostsealError, match="does not open"):
+        backend.rewrap([(bindings[0], texts[1])])
+
+
 # Many at once, and crashes
 
 
@@ -406,15 +461,20 @@ def test_rotations_at_once_lose_none(directory: Path) -> None:
     assert localkey.versions(directory, "prod") == list(range(1, 14))
 
 
+def retire_first(directory: Path, name: str) -> list[int]:
+    return localkey.retire(directory, name, 2)
+
+
 @pytest.mark.parametrize("crash_at", ["open", "fsync", "replace"])
-@pytest.mark.parametrize("act", [localkey.create, localkey.rotate])
+@pytest.mark.parametrize("act", [localkey.create, localkey.rotate, retire_first])
 def test_crash_leaves_the_old_or_the_new_key(
     directory: Path, crash_at: str, act: Callable[[Path, str], object]
 ) -> None:
     directory.mkdir(0o700)
-    rotates = act is localkey.rotate
-    if rotates:
+    if act is not localkey.create:
         localkey.create(directory, "prod")
+    if act is retire_first:
+        localkey.rotate(directory, "prod")
     before = localkey.versions(directory, "prod")
 
     def crash(_number: int) -> None:
@@ -436,7 +496,8 @@ def test_crash_leaves_the_old_or_the_new_key(
     assert localkey.versions(directory, "prod") == before
     # The next run mends it.
     act(directory, "prod")
-    assert localkey.versions(directory, "prod") == [*before, len(before) + 1]
+    after = localkey.versions(directory, "prod")
+    assert after == ([2] if act is retire_first else [*before, len(before) + 1])
     assert [path.name for path in directory.iterdir()] == ["prod.jwks"]
     assert (directory / "prod.jwks").stat().st_mode & 0o777 == 0o600
 

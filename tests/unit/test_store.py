@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +367,7 @@ def test_store_of_the_first_schema_is_upgraded(prod: Place) -> None:
         transaction.put_receipts([_receipt()])
         before = transaction.environment("prod")
     sql(prod.path, "ALTER TABLE environment DROP COLUMN engine_mount_point")
+    sql(prod.path, "ALTER TABLE secret DROP COLUMN current_number")
     sql(prod.path, "ALTER TABLE host DROP COLUMN pinned_at")
     sql(prod.path, "ALTER TABLE receipt DROP COLUMN signing_kid")
     sql(prod.path, "UPDATE hostseal_store SET schema_version = 1")
@@ -376,6 +378,53 @@ def test_store_of_the_first_schema_is_upgraded(prod: Place) -> None:
             # No key was ever changed before, so what hosts have is under the one that there is.
             assert [receipt.signing_kid for receipt in transaction.receipts("prod")] == [before.signing_kid]
     assert prod.values() == {"password": b"x"}
+
+
+def test_upgrades_at_once_do_one(prod: Place) -> None:
+    sql(prod.path, "ALTER TABLE environment DROP COLUMN engine_mount_point")
+    sql(prod.path, "ALTER TABLE secret DROP COLUMN current_number")
+    sql(prod.path, "ALTER TABLE host DROP COLUMN pinned_at")
+    sql(prod.path, "ALTER TABLE receipt DROP COLUMN signing_kid")
+    sql(prod.path, "UPDATE hostseal_store SET schema_version = 1")
+    assert in_processes(6, lambda _number: prod.store().close()) == [0] * 6
+    assert sql(prod.path, "SELECT schema_version FROM hostseal_store") == [(_store.SCHEMA,)]
+
+
+def test_upgrade_that_is_killed_begins_anew(prod: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    sql(prod.path, "ALTER TABLE receipt DROP COLUMN signing_kid")
+    sql(prod.path, "ALTER TABLE environment DROP COLUMN engine_mount_point")
+    sql(prod.path, "ALTER TABLE secret DROP COLUMN current_number")
+    sql(prod.path, "ALTER TABLE host DROP COLUMN pinned_at")
+    sql(prod.path, "UPDATE hostseal_store SET schema_version = 1")
+
+    def work(_number: int) -> None:
+        real = _store.sa.text
+
+        def die(statement: str) -> Any:
+            if "receipt ADD" in statement:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(statement)
+
+        monkeypatch.setattr(_store.sa, "text", die)
+        prod.store()
+
+    assert in_processes(1, work) == [-signal.SIGKILL]
+    with prod.store() as store, store.transaction() as transaction:
+        assert transaction.environment("prod").engine_mount_point is None
+        assert transaction.receipts("prod") == []
+
+
+def test_ciphertexts_are_replaced_where_they_are_still_the_old_ones(prod: Place) -> None:
+    first, second, gone = version(1, "a"), version(1, "b"), version(1, "c")
+    with prod.store() as store, store.transaction() as transaction:
+        transaction.add_versions([first, second, gone])
+        transaction.remove_versions("prod", ["c"])
+        changed = replace(second, ciphertext="localkey:v2:BBBB")
+        assert transaction.replace_ciphertexts([(second, changed)]) == 1
+        new = [replace(one, ciphertext="localkey:v3:CCCC", fingerprint="g", id="x") for one in (first, second, gone)]
+        assert transaction.replace_ciphertexts(list(zip((first, second, gone), new, strict=True))) == 1
+        # The id of a version is what envelopes are compared by.
+        assert transaction.versions("prod") == [replace(new[0], id=first.id), changed]
 
 
 # Hosts, envelopes, receipts
@@ -541,3 +590,22 @@ def test_kill_in_the_middle_of_creation_is_mended_by_the_next_run(
 
     assert in_processes(1, work) == [-signal.SIGKILL]
     place.declare_environment("prod")
+
+
+def test_confirmed_key_sets_are_of_one_host_in_one_environment(prod: Place) -> None:
+    prod.declare_environment("staging")
+    for host in ("db1", "db2"):
+        prod.enrol(host)
+    prod.enrol("db1", environment="staging")
+    with prod.store() as store, store.transaction() as transaction:
+        transaction.confirm_key_set("prod", "db1", 7)
+        transaction.confirm_key_set("prod", "nobody", 7)
+        found = [transaction.hosts(environment) for environment in ("prod", "staging")]
+    assert [{name: host.pinned_at for name, host in hosts.items()} for hosts in found] == [
+        {"db1": 7, "db2": None},
+        {"db1": None},
+    ]
+    # Enrolled anew it may be another machine, which has confirmed nothing.
+    prod.enrol("db1")
+    with prod.store() as store, store.transaction() as transaction:
+        assert transaction.hosts("prod")["db1"].pinned_at is None

@@ -94,9 +94,31 @@ class VaultTransit(Backend):
                     " not derived is needed"
                 )
             found = [(int(version), _jwk(entry["public_key"])) for version, entry in data["keys"].items()]
+            if self._signing_kid is None:
+                self._refuse_unbound_key()
             found.sort(key=lambda entry: (entry[1].thumbprint() == self._signing_kid, entry[0]), reverse=True)
             self._signing = found
         return self._signing
+
+    def _refuse_unbound_key(self) -> None:
+        """Of a key that is new to the environment: if it is not derived, it takes a context and does nothing with it.
+
+        To read that of the key is a right that no policy of ours has, so it is asked to open something without one.
+        """
+        path = f"{self._mount}/decrypt/{self._key}"
+        # One of these versions is neither too old nor too new.
+        body = {"batch_input": [{"ciphertext": f"vault:v{number}:AAAA"} for number in range(1, 250)]}
+        answer = self._session.ask("POST", path, body)
+        results = (answer.body.get("data") or {}).get("batch_results")
+        if not isinstance(results, list):
+            raise self._session.refusal(answer, "POST", path)
+        reasons = [str(result.get("error")) for result in results]
+        if not any("missing 'context'" in reason for reason in reasons) and "too old" not in reasons[-1]:
+            raise HostsealError(
+                f"Vault at {self._session.address}: the key {self._key!r} at {self._mount} is not derived, or not one to"
+                " encrypt with: ciphertexts under it would not be bound to their secret. Make the keys with"
+                " hostseal.secrets.vault_transit"
+            )
 
     def _texts(
         self,
@@ -120,7 +142,11 @@ class VaultTransit(Backend):
         answer = self._session.ask("POST", path, body)
         results = (answer.body.get("data") or {}).get("batch_results")
         if not isinstance(results, list):
-            raise self._session.refusal(answer, "POST", path, body)
+            refusal = self._session.refusal(answer, "POST", path, body)
+            if answer.status == 403 and path == f"{self._mount}/encrypt/{self._key}":
+                # A server would make the key that is missing, if the token were allowed to.
+                raise HostsealError(f"{refusal}; or there is no key {self._key!r} any more, or at that mount")
+            raise refusal
         bad = [(index, str(result["error"])) for index, result in enumerate(results) if result.get("error")]
         if bad:
             index, reason = bad[0]

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
+import pytest
 from jwcrypto.jwk import JWK
 
 from tests.unit.agent.harness import Environment, RunningAgent
@@ -196,6 +198,133 @@ class TestPinning:
         agent.start()
         assert agent.status()["environments"]["prod"]["kids"] == [prod.kid]
         agent.mount()
+
+
+def both(prod: Environment, new: JWK, issued_at: int = 2000) -> str:
+    """A key set with the present key and a NEW one, signed by both."""
+    keys = [new, prod.signing_key]
+    return "\n".join(prod.key_set(issued_at, keys, by=key) for key in keys)
+
+
+class TestRollover:
+    @pytest.fixture
+    def new(self) -> JWK:
+        return JWK.generate(kty="OKP", crv="Ed25519")
+
+    def test_the_whole_way(self, agent: RunningAgent, prod: Environment, new: JWK) -> None:
+        agent.deliver(prod.envelope())
+        folder = agent.mount()
+        text = both(prod, new)
+        kids = sorted([prod.kid, new.thumbprint()])
+        assert agent.pin(prod, text) == (200, {"changed": True, "kids": kids})
+        assert agent.pin(prod, text)[1] == {"changed": False, "kids": kids}
+        # Both are good for envelopes, held ones and new ones.
+        assert agent.status()["mounts"][0]["valid"]
+        agent.deliver(prod.envelope(files={"db_password": b"by the old key"}))
+        old, prod.signing_key = prod.signing_key, new
+        agent.deliver(prod.envelope(files={"db_password": b"by the new key"}))
+        assert (folder / "db_password").read_bytes() == b"by the new key"
+        assert agent.pin(prod, prod.key_set(3000))[1] == {"changed": True, "kids": [new.thumbprint()]}
+        prod.signing_key = old
+        assert "not pinned" in agent.refused(prod.envelope())
+        agent.kill()
+        agent.start()
+        assert agent.status()["environments"]["prod"] == {"kids": [new.thumbprint()], "issued_at": 3000}
+        assert (agent.mount() / "db_password").read_bytes() == b"by the new key"
+
+    def test_a_new_host_pins_what_both_have_signed(self, agent: RunningAgent, new: JWK) -> None:
+        prod = Environment(host_key=agent.host_key)
+        text = both(prod, new)
+        assert agent.pin(prod, text)[0] == 200
+        agent.kill()
+        agent.start()
+        assert agent.pin(prod, text)[1] == {"changed": False, "kids": sorted([prod.kid, new.thumbprint()])}
+        agent.deliver(prod.envelope())
+        prod.signing_key = new
+        agent.deliver(prod.envelope())
+
+    def test_the_order_of_the_lines_does_not_matter(self, agent: RunningAgent, prod: Environment, new: JWK) -> None:
+        assert agent.pin(prod, "\n".join(reversed(both(prod, new).split("\n"))))[0] == 200
+
+    def test_an_attackers_line_is_refused(self, agent: RunningAgent, prod: Environment, new: JWK) -> None:
+        stranger = Environment(host_key=agent.host_key)
+        theirs = stranger.key_set(9000)
+        good = both(prod, new)
+        bare = Environment("bare", host_key=agent.host_key)
+        for text in (f"{good}\n{theirs}", f"{theirs}\n{good}", f"{good.split(chr(10))[0]}\n{theirs}"):
+            for environment in (prod, bare):
+                for replace_key in (False, True):
+                    status, answer = agent.pin(environment, text, replace_key=replace_key)
+                    assert (status, "not over the same keys" in answer["reason"]) == (409, True)
+        assert list(agent.status()["environments"].items()) == [("prod", {"kids": [prod.kid], "issued_at": 1000})]
+
+    def test_a_set_that_would_strand_a_mount_is_refused(self, agent: RunningAgent, prod: Environment, new: JWK) -> None:
+        agent.deliver(prod.envelope())
+        agent.deliver(prod.envelope("web"), "prod.web")
+        agent.pin(prod, both(prod, new))
+        pinned = (agent.state / "environments/prod.json").read_bytes()
+        alone = prod.key_set(3000, [new], by=new)
+
+        def refused(volume: str) -> None:
+            status, answer = agent.pin(prod, alone)
+            assert status == 409
+            assert f"mount '{volume}' is still sealed under a key that the set leaves out" in answer["reason"]
+            assert (agent.state / "environments/prod.json").read_bytes() == pinned
+            assert all(mount["valid"] for mount in agent.status()["mounts"])
+            line = next(line for line in reversed(agent.audit()) if line["event"] == "refusal")
+            assert (line["what"], line["environment"]) == ("pin", "prod")
+
+        refused("prod.db")
+        prod.signing_key = new
+        agent.deliver(prod.envelope())
+        refused("prod.web")
+        agent.kill()
+        agent.start()
+        refused("prod.web")
+        # A mount that is taken away needs no key.
+        agent.control("DELETE", "/v1/mounts/prod.web")
+        assert agent.pin(prod, alone)[1] == {"changed": True, "kids": [new.thumbprint()]}
+        assert agent.status()["mounts"][0]["valid"]
+
+    def test_stranding_what_opens_for_nobody_anyway(self, agent: RunningAgent, prod: Environment, new: JWK) -> None:
+        staging = Environment("staging", host_key=agent.host_key)
+        agent.pin(staging)
+        agent.deliver(staging.envelope(), "staging.db")
+        agent.deliver(prod.envelope())
+        agent.pin(prod, both(prod, new))
+        agent.stop()
+        (agent.state / "mounts/prod.db").write_text("broken")
+        agent.start()
+        assert agent.pin(prod, prod.key_set(3000, [new], by=new))[0] == 200
+
+    def test_replace_key_strands(self, agent: RunningAgent, prod: Environment, new: JWK) -> None:
+        agent.deliver(prod.envelope())
+        assert agent.pin(prod, prod.key_set(3000, [new], by=new), replace_key=True)[0] == 200
+        assert "not pinned" in agent.refused_mount()
+        prod.signing_key = new
+        agent.deliver(prod.envelope())
+        agent.mount()
+
+    def test_a_mount_that_is_taken_away_meanwhile_is_no_error(
+        self, agent: RunningAgent, prod: Environment, new: JWK
+    ) -> None:
+        agent.pin(prod, both(prod, new))
+        for number in range(20):
+            agent.deliver(prod.envelope(f"m{number}"), f"prod.m{number}")
+        stopped = threading.Event()
+        statuses: list[int] = []
+
+        def pin() -> None:
+            while not stopped.is_set():
+                statuses.append(agent.pin(prod, prod.key_set(3000, [new], by=new))[0])
+
+        other = threading.Thread(target=pin)
+        other.start()
+        for number in range(19):
+            agent.control("DELETE", f"/v1/mounts/prod.m{number}")
+        stopped.set()
+        other.join()
+        assert set(statuses) == {409}
 
 
 def test_a_new_host_key_makes_old_envelopes_invalid(agent: RunningAgent, prod: Environment) -> None:

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,9 +25,12 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client imp
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import load_host_key
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.modules.agent_info import gather
+from ansible_collections.hostseal.secrets.plugins.modules.host import pin
 from ansible_collections.hostseal.secrets.plugins.modules.host_identity import Identity, ensure
+from ansible_collections.hostseal.secrets.plugins.modules.mount import deliver
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _zipapp
 from hostseald import VERSION
+from jwcrypto.jwk import JWK
 
 from tests.unit.agent.harness import CHECKOUT, Environment, RunningAgent
 
@@ -151,6 +155,82 @@ def test_the_client(agent: RunningAgent) -> None:
     assert len(info["problems"]) == 1 + (not info["agent"]["tmpfs"]["noswap"])  # no helper here
     assert client.remove("prod.db") == {"changed": True}
     assert client.wipe() == {"changed": False}
+
+
+class TestKeySets:
+    """What the modules host and mount do on a host with the key sets that their action plugins hand over."""
+
+    @pytest.fixture
+    def new(self) -> JWK:
+        return JWK.generate(kty="OKP", crv="Ed25519")
+
+    @staticmethod
+    def sets(prod: Environment, new: JWK) -> tuple[str, str]:
+        keys = [new, prod.signing_key]
+        return "\n".join(prod.key_set(2000, keys, by=key) for key in keys), prod.key_set(3000, [new], by=new)
+
+    @staticmethod
+    def deliver(
+        agent: RunningAgent, key_set: tuple[str, int, str], *envelopes: tuple[str, str], check: bool = False
+    ) -> dict[str, Any]:
+        mounts = [
+            {"volume": volume, "state_digest": "0" * 64, "renew_before": 0, "envelope": text}
+            for volume, text in envelopes
+        ]
+        request = {"host": "db1", "key_sets": {"prod": key_set}, "mounts": mounts, "remove": [], "purge": None}
+        answer: dict[str, Any] = deliver(AgentClient(str(agent.control_socket)), request, check)
+        return answer
+
+    def test_mount_brings_what_an_older_key_vouches_for(self, agent: RunningAgent, prod: Environment, new: JWK) -> None:
+        agent.deliver(prod.envelope())
+        both, alone = self.sets(prod, new)
+        first = (new.thumbprint(), 2000, both)
+        assert self.deliver(agent, first, check=True)["pinned"] == {"prod": True}
+        assert agent.status()["environments"]["prod"]["kids"] == [prod.kid]
+        assert self.deliver(agent, first)["pinned"] == {"prod": True}
+        assert self.deliver(agent, first)["pinned"] == {"prod": False}
+        assert self.deliver(agent, first, check=True)["pinned"] == {"prod": False}
+        # The same keys, but newer: what is retired has to go.
+        last = (new.thumbprint(), 3000, alone)
+        with pytest.raises(AgentError, match=r"mount 'prod\.db' is still sealed under a key that the set leaves out"):
+            self.deliver(agent, last)
+        prod.signing_key = new
+        answer = self.deliver(agent, first, ("prod.db", prod.envelope()))
+        assert [entry["action"] for entry in answer["results"]] == ["delivered"]
+        assert self.deliver(agent, last)["pinned"] == {"prod": True}
+        assert agent.status()["environments"]["prod"] == {"kids": [new.thumbprint()], "issued_at": 3000}
+        # A restored backup of the store has an older set, which the host is past.
+        assert self.deliver(agent, first)["pinned"] == {"prod": False}
+
+    def test_mount_pins_nothing_first(self, agent: RunningAgent, new: JWK) -> None:
+        prod = Environment(host_key=agent.host_key)
+        key_set = (prod.kid, 2000, self.sets(prod, new)[0])
+        with pytest.raises(AgentError, match="enrol it"):
+            self.deliver(agent, key_set)
+        assert self.deliver(agent, key_set, check=True)["pinned"] == {"prod": True}
+        assert agent.status()["environments"] == {}
+
+    def test_host_brings_them_too(self, agent: RunningAgent, prod: Environment, new: JWK) -> None:
+        both, alone = self.sets(prod, new)
+        client = AgentClient(str(agent.control_socket))
+
+        def bring(text: str, issued_at: int, check: bool = False, replace_key: bool = False) -> dict[str, bool]:
+            key_sets = {"prod": (new.thumbprint(), issued_at, text)}
+            request = {"host": "db1", "kid": agent.host_key.thumbprint(), "replace_key": replace_key}
+            return dict(pin(client, {**request, "key_sets": key_sets}, check))
+
+        agent.deliver(prod.envelope())
+        with pytest.raises(AgentError, match="not pinned"):
+            bring(alone, 3000)
+        assert [bring(both, 2000, check) for check in (True, False, False)] == [
+            {"prod": True},
+            {"prod": True},
+            {"prod": False},
+        ]
+        with pytest.raises(AgentError, match="is still sealed under a key that the set leaves out"):
+            bring(alone, 3000)
+        assert bring(alone, 3000, replace_key=True) == {"prod": True}
+        assert agent.status()["environments"]["prod"]["issued_at"] == 3000
 
 
 def test_the_client_without_an_agent(tmp_path: Path) -> None:
