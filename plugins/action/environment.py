@@ -15,6 +15,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
 from ansible_collections.hostseal.secrets.plugins.modules import environment
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _migrating
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import KeyPlace
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, Transaction
 
@@ -72,6 +73,7 @@ class ActionModule(Action):
             return None
         if not self.check:
             transaction.add_environment(record)
+            transaction.record([Event("environment.declared", name)])
         return record
 
     def _migrate(
@@ -124,6 +126,7 @@ class ActionModule(Action):
             )
         if not self.check:
             transaction.remove_environment(found.name)
+            transaction.record([Event("environment.removed", found.name)])
         return {
             "changed": True,
             **({"diff": {"before": f"environment {found.name}\n", "after": ""}} if self._task.diff else {}),

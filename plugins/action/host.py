@@ -22,6 +22,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import 
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
 from ansible_collections.hostseal.secrets.plugins.modules import host
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import confirm_key_sets, trusted_keys
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, HostRecord, Store
@@ -119,6 +120,7 @@ class ActionModule(Action):
                 actions[environment] = _action(known, found, key, trusted_keys(found, backend), options["replace_key"])
                 if actions[environment] != "unchanged" and not self.check:
                     transaction.put_host(_sign(found, name, key, backend))
+                    transaction.record([Event(f"host.{actions[environment]}", environment, name)])
                 key_sets[environment] = self._key_set(found, options)
         return actions, key_sets
 
@@ -133,6 +135,7 @@ class ActionModule(Action):
                 actions[environment] = "retired" if known else "unchanged"
                 if known and not self.check:
                     transaction.remove_host(environment, name)
+                    transaction.record([Event("host.retired", environment, name)])
         return self._result(name, None, actions, {})
 
     def _result(self, name: str, kid: str | None, actions: dict[str, str], pinned: dict[str, bool]) -> Result:

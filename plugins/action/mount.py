@@ -13,11 +13,14 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
     Mount,
     check_name,
     mode_text,
+    split_volume,
     volume_name,
 )
+from ansible_collections.hostseal.secrets.plugins.module_utils._options import MOUNT
 from ansible_collections.hostseal.secrets.plugins.modules import mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event, delivery_id
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import Plan
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Store, now_ms
 
@@ -34,15 +37,8 @@ class ActionModule(Action):
     def work(self, options: dict[str, Any]) -> Result:
         self.options = options
         host = self.host_name(options["host"])
-        remove: list[tuple[str, str]] = []
-        mounts: list[Mount] = []
-        if options["state"] == "absent":
-            remove = _names(options)
-        else:
-            mounts = Mount.list_from_options(
-                options["mounts"] if options["mounts"] is not None else [_single(options)], options["environment"]
-            )
         with self.open_store(options) as store:
+            mounts, remove = self.wanted(store, host)
             wanted = [(host, one) for one in mounts]
             plans, predicted = (
                 _sealing.plan_for_check(store, wanted) if self.check else (_sealing.plan(store, wanted), {})
@@ -65,10 +61,27 @@ class ActionModule(Action):
             )
         return self._result(mounts, plans, predicted, answer)
 
+    def wanted(self, _store: Store, _host: str) -> tuple[list[Mount], list[tuple[str, str]]]:
+        """The mounts to deliver, and those to remove as (environment, name)."""
+        if self.options["state"] == "absent":
+            return [], _names(self.options)
+        given = self.options["mounts"] if self.options["mounts"] is not None else [_single(self.options)]
+        return Mount.list_from_options(given, self.options["environment"]), []
+
+    def purge(self) -> tuple[str, str | None] | None:
+        """The environment and owner (None: any) whose other mounts are removed."""
+        if not self.options["purge"]:
+            return None
+        if not self.options["environment"]:
+            raise HostsealError("purge needs the option environment: it looks at the mounts of one environment alone")
+        return self.options["environment"], self.options["owner"] or "default"
+
     def _deliver(
         self, store: Store, host: str, plans: Sequence[Plan], remove: Sequence[tuple[str, str]]
     ) -> dict[str, Any]:
         """Ask the host what it holds and bring it what it lacks."""
+        if not plans and not remove and self.purge() is None:
+            return {"installed": True, "marks": {}, "docker": None, "pinned": {}, "results": []}
         request = self._request(host, plans, remove)
         if not self.check:
             # What the host never confirmed goes with the first call already.
@@ -88,9 +101,6 @@ class ActionModule(Action):
         return answer
 
     def _request(self, host: str, plans: Sequence[Plan], remove: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        purge = [self.options["environment"], self.options["owner"] or "default"] if self.options["purge"] else None
-        if purge and not purge[0]:
-            raise HostsealError("purge needs the option environment: it looks at the mounts of one environment alone")
         return {
             "host": host,
             "key_sets": {
@@ -110,7 +120,7 @@ class ActionModule(Action):
                 for plan in plans
             ],
             "remove": [volume_name(environment, name) for environment, name in remove],
-            "purge": purge,
+            "purge": self.purge(),
         }
 
     def _envelopes(
@@ -160,7 +170,7 @@ class ActionModule(Action):
 
 
 def _single(options: dict[str, Any]) -> dict[str, Any]:
-    names = ("name", "secrets", "change_mode", "change_signal", "splay", "on_remove", "owner", "expires_after")
+    names = ("name", *MOUNT)
     return {name: options[name] for name in names}
 
 
@@ -209,13 +219,29 @@ def _record(store: Store, host: str, plans: Sequence[Plan], results: Sequence[di
                 signing_kid=plan.environment.signing_kid,
             )
         )
-    removed = [entry["volume"].split(".", 1) for entry in results if entry["action"] == "removed"]
-    if not receipts and not removed:
+    removed = [split_volume(entry["volume"]) for entry in results if entry["action"] == "removed"]
+    events = [_event(host, entry) for entry in results if entry["action"] in ("delivered", "removed", "refused")]
+    if not receipts and not events:
         return
     with store.transaction() as transaction:
         transaction.put_receipts(receipts)
         for environment, name in removed:
             transaction.remove_envelope(environment, host, name)
+        transaction.record(events)
+
+
+def _event(host: str, entry: dict[str, Any]) -> Event:
+    environment, name = split_volume(entry["volume"])
+    receipt = entry.get("receipt")
+    return Event(
+        f"mount.{entry['action']}",
+        environment,
+        host,
+        name,
+        receipt["secrets"] if receipt else [],
+        delivery_id(host, entry["volume"], receipt["issued_at"]) if receipt else None,
+        entry.get("reason", "ok"),
+    )
 
 
 def _raise_trouble(host: str, answer: dict[str, Any]) -> None:

@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
 from ansible_collections.hostseal.secrets.plugins.modules import secret_info
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result, iso
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Version, now_ms
 
 
@@ -27,27 +26,39 @@ class ActionModule(Action):
                 return {"changed": False, "secrets": []}
             transaction.environment(environment)
             versions = transaction.versions(environment, names)
+            current = transaction.current_versions(environment, names)
+            ever = transaction.last_numbers(environment, names or [])
             receipts = transaction.receipts(environment)
         by_name: dict[str, list[Version]] = {}
         for version in versions:
             by_name.setdefault(version.name, []).append(version)
+        delivered = _by_secret(receipts)
+        # A deleted one is listed as long as a host has it, and whenever it is asked for.
+        for name in [name for name in delivered if names is None] + [name for name in names or [] if name in ever]:
+            by_name.setdefault(name, [])
         missing = [name for name in names or [] if name not in by_name]
         if missing:
             raise HostsealError(f"secret {missing[0]!r} is not in environment {environment!r}")
-        delivered = _by_secret(receipts)
         now = now_ms()
-        secrets = [_describe(name, found, delivered.get(name, []), now) for name, found in sorted(by_name.items())]
+        secrets = [
+            _describe(name, found, current.get(name), delivered.get(name, []), now)
+            for name, found in sorted(by_name.items())
+        ]
         return {"changed": False, "secrets": secrets}
 
 
-def _describe(name: str, versions: list[Version], delivered: list[dict[str, Any]], now: int) -> dict[str, Any]:
+def _describe(
+    name: str, versions: list[Version], current: Version | None, delivered: list[dict[str, Any]], now: int
+) -> dict[str, Any]:
+    number = current.number if current else None
     return {
         "name": name,
-        "version": versions[-1].number,
+        "version": number,
+        "behind": sorted({place["host"] for place in delivered if place["version"] != number}),
         "versions": [
             {
                 "version": version.number,
-                "created_at": _iso(version.created_at),
+                "created_at": iso(version.created_at),
                 "age": (now - version.created_at) // 1000,
             }
             for version in versions
@@ -65,11 +76,7 @@ def _by_secret(receipts: list[Receipt]) -> dict[str, list[dict[str, Any]]]:
                     "host": receipt.host,
                     "mount": receipt.mount,
                     "version": secret["version"],
-                    "delivered_at": _iso(receipt.delivered_at),
+                    "delivered_at": iso(receipt.delivered_at),
                 }
             )
     return found
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds // 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -167,8 +167,8 @@ def deliver(client: AgentClient, request: dict, check: bool) -> dict:
     """Do on the host what the action plugin asks for.
 
     REQUEST holds "host", "key_sets" (environment -> [signing kid, time of issue, key set]), "mounts" (a list of
-    {volume, state_digest, renew_before, envelope or None}), "remove" (volumes) and "purge" ([environment, owner] or
-    None).
+    {volume, state_digest, renew_before, envelope or None}), "remove" (volumes) and "purge" ([environment, owner
+    or None for any] or None).
     The answer's "results" are {volume, action, ...} with the action delivered, unchanged, removed, wanted (an envelope
     is needed) or refused (with a reason).
     """
@@ -195,7 +195,7 @@ def deliver(client: AgentClient, request: dict, check: bool) -> dict:
         gone += [
             volume
             for volume, mount in held.items()
-            if mount["environment"] == environment and mount["owner"] == owner and volume not in named
+            if mount["environment"] == environment and owner in (None, mount["owner"]) and volume not in named
         ]
     for volume in gone:
         if not check:

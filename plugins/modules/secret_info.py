@@ -45,7 +45,7 @@ EXAMPLES = r"""
     environment: prod
   register: found
 
-- name: Show their names and newest versions
+- name: Show their names and current versions
   ansible.builtin.debug:
     msg: "{{ found.secrets | items2dict(key_name='name', value_name='version') }}"
 """
@@ -62,9 +62,16 @@ secrets:
       type: str
       sample: db_password
     version:
-      description: Number of its newest version.
+      description:
+        - Number of its current version, which is the newest unless it was rolled back.
+        - V(none) for a secret that is deleted. It is listed while hosts have it, and if it is asked for.
       type: int
       sample: 2
+    behind:
+      description: Hosts that have another version than the current one.
+      type: list
+      elements: str
+      sample: []
     versions:
       description: All its versions, oldest first.
       type: list

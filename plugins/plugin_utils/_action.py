@@ -21,6 +21,7 @@ from ansible.utils.display import Display
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import HAS_JWCRYPTO
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
 from ansible_collections.hostseal.secrets.plugins.module_utils._options import VAULT
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Actor
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import (
     Backend,
     KeyPlace,
@@ -110,13 +111,17 @@ class Action(ActionBase):
 
     def open_store(self, options: Mapping[str, Any], create: bool = False) -> Store:
         """The store of the options. Only with CREATE, and never in check mode, one is made where there is none."""
-        store = Store(options.get("store"), create and not self.check)
+        store = Store(options.get("store"), create and not self.check, Actor.of(self._awx_variables()))
         if not store.exists and not (create or self.check):
             raise HostsealError(
                 f"store {store.label} does not exist: declare an environment first with hostseal.secrets.environment,"
                 " or check the option store and HOSTSEAL_STORE"
             )
         return store
+
+    def _awx_variables(self) -> dict[str, Any]:
+        names = ("awx_job_id", "tower_job_id", "awx_user_name", "tower_user_name")
+        return {name: plain(self.task_vars[name]) for name in names if name in self.task_vars}
 
     def open_backend(self, environment: Environment, options: Mapping[str, Any]) -> Backend:
         """The backend of an environment."""
@@ -227,6 +232,11 @@ def _masked(arguments: Any, spec: Mapping[str, Any]) -> Any:
         else:
             shown[name] = _masked(given, option["options"]) if "options" in option else given
     return shown
+
+
+def iso(milliseconds: int) -> str:
+    """A time since the epoch as ISO 8601 in UTC."""
+    return datetime.datetime.fromtimestamp(milliseconds // 1000, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..module_utils._model import MAX_SECRET_BYTES, HostsealError, check_duration, check_name, shorten
+from ._audit import Event
 from ._backends import Backend, Binding
 from ._store import Transaction, Version, new_version_id, now_ms
 
@@ -157,7 +158,21 @@ def declare(
         for outcome in back:
             transaction.make_current(environment, outcome.name, int(outcome.version or 0))
     _prune(transaction, environment, declarations, outcomes, check)
+    if not check:
+        transaction.record([event for outcome in outcomes for event in _events(environment, outcome)])
     return outcomes
+
+
+def _events(environment: str, outcome: Outcome) -> list[Event]:
+    events = []
+    if outcome.action != "unchanged":
+        number = outcome.before if outcome.action == "deleted" else outcome.version
+        secrets = [{"name": outcome.name, "version": number}]
+        events.append(Event(f"secret.{outcome.action}", environment, secrets=secrets))
+    if outcome.pruned:
+        secrets = [{"name": outcome.name, "version": number} for number in outcome.pruned]
+        events.append(Event("secret.pruned", environment, secrets=secrets))
+    return events
 
 
 def _action(declaration: Declaration, current: Version | None, same: bool | None) -> str:

@@ -26,6 +26,7 @@ from ..module_utils._envelope import (
     signing_input,
 )
 from ..module_utils._model import HostsealError
+from ._audit import Event
 from ._backends import Backend, Binding, key_version
 from ._sealing import read_host_key, trusted_keys
 from ._store import Environment, Store, Transaction, Version, now_ms
@@ -82,6 +83,7 @@ def retire_old_keys(transaction: Transaction, environment: Environment, backend:
     text = sign_key_set(payload, [(environment.signing_kid, lambda covered: backend.sign([covered])[0])])
     after = replace(environment, key_set=text)
     transaction.put_environment(after)
+    transaction.record([Event("environment.keys_retired", environment.name)])
     return after
 
 
@@ -117,6 +119,7 @@ def migrate(
         ]
         after = replace(after, key_set=sign_key_set(payload, signers))
     transaction.put_environment(after)
+    transaction.record([Event("environment.migrated", before.name)])
     return after
 
 
@@ -148,6 +151,8 @@ def rewrap(
             transaction.replace_ciphertexts(
                 [(version, replace(version, ciphertext=text)) for version, text in zip(part, texts, strict=True)]
             )
+            secrets = [{"name": version.name, "version": version.number} for version in part]
+            transaction.record([Event("secret.rewrapped", environment, secrets=secrets)])
         done += len(part)
         progress(done, len(stale))
     return len(stale), newest

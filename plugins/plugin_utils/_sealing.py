@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..module_utils._envelope import EnvelopeError, encrypt, load_signing_key, read_host_record, state_digest
 from ..module_utils._model import HostsealError, Mount
+from ._audit import Event, delivery_id
 from ._backends import Backend, Binding
 from ._store import Environment, HostRecord, Receipt, Store, StoredEnvelope, Transaction, Version, now_ms
 
@@ -175,7 +176,19 @@ def _seal_environment(
         )
     with store.transaction() as transaction:
         transaction.put_envelopes(sealed.values())
+        transaction.record([_sealed(plan, sealed[plan.host, plan.mount.volume].issued_at) for plan in plans])
     return sealed
+
+
+def _sealed(plan: Plan, issued_at: int) -> Event:
+    return Event(
+        "mount.sealed",
+        plan.environment.name,
+        plan.host,
+        plan.mount.name,
+        [{"name": version.name, "version": version.number} for version in plan.versions],
+        delivery_id(plan.host, plan.mount.volume, issued_at),
+    )
 
 
 def _refuse_overtaken(transaction: Transaction, plans: Sequence[Plan]) -> None:

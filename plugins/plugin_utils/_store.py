@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..module_utils._model import HostsealError
+from ._audit import FIRST, Actor, Event, Record, chain
 from ._paths import implicit_path
 
 try:
@@ -115,6 +116,33 @@ if HAS_SQLALCHEMY:
         sa.Column("delivered_at", sa.BigInteger, nullable=False),
         sa.Column("signing_kid", sa.String(64)),
     )
+    # No foreign key: it outlives what it tells of.
+    _audit = sa.Table(
+        "audit",
+        _metadata,
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("user", sa.String(128), nullable=False),
+        sa.Column("job", sa.String(64)),
+        sa.Column("action", sa.String(32), nullable=False),
+        sa.Column("environment", sa.String(63), nullable=False),
+        sa.Column("host", sa.String(253)),
+        sa.Column("mount", sa.String(128)),
+        sa.Column("secrets", sa.JSON, nullable=False),
+        sa.Column("delivery", sa.String(512)),
+        sa.Column("result", sa.Text, nullable=False),
+        sa.Column("previous", sa.String(64), nullable=False),
+        sa.Column("hash", sa.String(64), nullable=False),
+    )
+    for _verb in ("UPDATE", "DELETE"):
+        sa.event.listen(
+            _audit,
+            "after_create",
+            sa.DDL(  # type: ignore[no-untyped-call]
+                f"CREATE TRIGGER audit_no_{_verb.lower()} BEFORE {_verb} ON audit"
+                " BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+            ).execute_if(dialect="sqlite"),
+        )
 
 # What turns a store of that schema version into one of the next.
 _UPGRADES = {
@@ -208,8 +236,12 @@ def now_ms() -> int:
 class Store:
     """A database of ours, checked. Open it after the fork and close it before the task ends."""
 
-    def __init__(self, location: str | None, create: bool) -> None:
-        """LOCATION is a path or a database URL. With CREATE false, a missing one is an empty one in memory."""
+    def __init__(self, location: str | None, create: bool, actor: Actor | None = None) -> None:
+        """LOCATION is a path or a database URL. With CREATE false, a missing one is an empty one in memory.
+
+        ACTOR is who the audit log names.
+        """
+        self._actor = actor or Actor.of({})
         url = _url(location)
         self.label = (
             url.render_as_string(hide_password=True) if url.drivername != "sqlite" else url.database or ":memory:"
@@ -237,6 +269,7 @@ class Store:
             for statement in _UPGRADES[found]:
                 connection.execute(sa.text(statement))
             found += 1
+            _metadata.create_all(connection)
             connection.execute(_meta.update().values(schema_version=found))
         if found != SCHEMA:
             advice = "upgrade this collection" if found and found > SCHEMA else "it is damaged: restore a backup"
@@ -258,7 +291,7 @@ class Store:
     def transaction(self) -> Iterator[Transaction]:
         """All or nothing, alone: a second writer waits until this one is through."""
         with self._errors(), self._engine.connect() as connection, connection.begin():
-            yield Transaction(connection, self.label)
+            yield Transaction(connection, self.label, self._actor)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -286,9 +319,25 @@ _SQLITE_TROUBLE = {
 class Transaction:
     """What can be read and written in one transaction."""
 
-    def __init__(self, connection: sa.Connection, label: str) -> None:
+    def __init__(self, connection: sa.Connection, label: str, actor: Actor) -> None:
         self._connection = connection
         self._label = label
+        self._actor = actor
+
+    # The audit log
+
+    def record(self, events: Sequence[Event]) -> None:
+        """Append events to the audit log; with the transaction they are there or not."""
+        if not events:
+            return
+        newest = sa.select(_audit.c.number, _audit.c.hash).order_by(_audit.c.number.desc()).limit(1)
+        last = self._connection.execute(newest).first()
+        records = chain(events, last.number if last else 0, last.hash if last else FIRST, self._actor, now_ms())
+        self._connection.execute(_audit.insert(), [vars(record) for record in records])
+
+    def audit(self) -> list[Record]:
+        """All records, oldest first."""
+        return self._rows(Record, _audit.select().order_by(_audit.c.number))
 
     # Environments
 

@@ -108,13 +108,18 @@ class VaultSession:
     def refusal(self, answer: Answer, method: str, path: str, body: Mapping[str, Any] | None = None) -> HostsealError:
         """What to tell of an answer that is an error, or not one to this request."""
         if answer.status < 400:
-            return self._error(method, path, f"what answers is no Transit engine (status {answer.status}): {_ADDRESS}")
+            return self.error(method, path, f"what answers is no Transit engine (status {answer.status}): {_ADDRESS}")
         text = " ".join(answer.errors)
         if answer.status == 403:
-            return self._error(method, path, self._denied())
+            return self.error(method, path, self._denied())
         advice = next((advice for part, advice in _KNOWN if part in text), None) or _BY_STATUS.get(answer.status)
         words = _quotable(answer.errors, body)
-        return self._error(method, path, f"{advice or 'the server refuses'} (status {answer.status}{words})")
+        return self.error(method, path, f"{advice or 'the server refuses'} (status {answer.status}{words})")
+
+    def error(self, method: str, path: str, text: str) -> HostsealError:
+        """TEXT, with the address and the request that it is about."""
+        where = f" in namespace {self.namespace!r}" if self.namespace else ""
+        return HostsealError(f"Vault at {self.address}: {method} {path}{where}: {text}")
 
     def close(self) -> None:
         """Revoke the tokens that were made here, and end the connections."""
@@ -175,11 +180,11 @@ class VaultSession:
         except requests.exceptions.JSONDecodeError:
             content = None
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
-            raise self._error(method, path, self._unreachable(error)) from None
+            raise self.error(method, path, self._unreachable(error)) from None
         if isinstance(content, dict):
             return Answer(response.status_code, content)
         if response.status_code not in _BY_STATUS:
-            raise self._error(
+            raise self.error(
                 method,
                 path,
                 f"what answers is not Vault or OpenBao (status {response.status_code}, no JSON): {_ADDRESS}",
@@ -198,22 +203,18 @@ class VaultSession:
             there = urlsplit(str(response.next.url)) if response.next is not None else None
             if response.status_code not in (307, 308) or there is None or hops == _HOPS:
                 where = there.netloc if there else "elsewhere"
-                raise self._error(
+                raise self.error(
                     method,
                     path,
-                    f"it refers us to {where} (status {response.status_code}), and on from there: {_ADDRESS}",
+                    f"it refers us to {where} (status {response.status_code}), where we don't go: {_ADDRESS}",
                 )
             if there.scheme != "https" and self.address.startswith("https:"):
-                raise self._error(
+                raise self.error(
                     method, path, f"it refers us to {there.netloc} without TLS: its api_addr has to be an https address"
                 )
             hops += 1
             response = client.session.send(response.next, timeout=more["timeout"], allow_redirects=False)
         return response
-
-    def _error(self, method: str, path: str, text: str) -> HostsealError:
-        where = f" in namespace {self.namespace!r}" if self.namespace else ""
-        return HostsealError(f"Vault at {self.address}: {method} {path}{where}: {text}")
 
     def _unreachable(self, error: BaseException) -> str:
         if isinstance(error, (requests.exceptions.InvalidHeader, UnicodeError)):
@@ -278,14 +279,18 @@ class VaultSession:
         # Not repeated: a secret id may be good for one login only.
         answer = self._request("POST", path, body, repeatable=False)
         if answer.status >= 400:
-            advice = (
-                _BY_STATUS.get(answer.status) or "check the credentials, the role, and the auth mount's mount_point"
-            )
+            if answer.status in _BY_STATUS:
+                raise self.refusal(answer, "POST", path, body)
             words = _quotable(answer.errors, body)
-            raise self._error("POST", path, f"login by {method} is refused (status {answer.status}{words}): {advice}")
+            raise self.error(
+                "POST",
+                path,
+                f"login by {method} is refused (status {answer.status}{words}): check the credentials, the role, and the"
+                " auth mount's mount_point",
+            )
         auth = answer.body.get("auth") or {}
         if not auth.get("client_token"):
-            raise self._error("POST", path, f"login by {method} gave no token")
+            raise self.error("POST", path, f"login by {method} gave no token")
         self._use(str(auth["client_token"]))
         self._lease = _Lease.of(auth, own=True)
 
@@ -307,11 +312,22 @@ class VaultSession:
                 # At its maximum life: no use in asking again.
                 self._lease = _Lease(self._lease.ends, self._lease.life, False, own)
             if own:
-                # Revoked at the end: another thread may be in the midst of a request with it.
-                self._spent.append(self._once.token)
-                self._login()
+                self._login_again()
             else:
                 self._lease = _Lease(None, 0, False)
+
+    def _login_again(self) -> None:
+        spent = self._once.token
+        try:
+            self._login()
+        except HostsealError:
+            if self._lease.left() <= 0:
+                raise
+            # The rest of its life may be enough; what logs in may be good for one time, so it is not tried again.
+            self._lease = _Lease(None, 0, False, own=True)
+        else:
+            # Revoked at the end: another thread may be in the midst of a request with it.
+            self._spent.append(spent)
 
     def _given_token(self) -> str:
         token = self._options.get("token")
@@ -375,6 +391,11 @@ _KNOWN = (
     ("signing key not found", "there is no such key: it was deleted, or key name or engine_mount_point is another"),
     ("no handler for route", "nothing is mounted there: check engine_mount_point and namespace"),
     ("request body too large", "the request is larger than the server takes"),
+    (
+        "string value exceeds allowed length",
+        # HashiCorp's, whose default takes 768 KiB in base64.
+        "a value is longer than the server takes: raise max_json_string_value_length of its listener",
+    ),
     ("high complexity", "the server takes fewer items in a request than are sent"),
 )
 

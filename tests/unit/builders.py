@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +87,12 @@ def version(number: int = 1, name: str = "password", environment: str = "prod", 
     """A version's row whose ciphertext is none."""
     fields = {"ciphertext": "localkey:v1:AAAA", "fingerprint": "f", "created_at": now_ms(), **changes}
     return Version(environment, name, number, new_version_id(), **fields)
+
+
+def sql(path: Path, statement: str, *arguments: object) -> list[Any]:
+    """What somebody with sqlite3 at hand would do."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        return connection.execute(statement, arguments).fetchall()
 
 
 def in_processes(count: int, work: Callable[[int], object], timeout: float = 60) -> list[int | None]:

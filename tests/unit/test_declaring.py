@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _declaring
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._declaring import Declaration, Outcome
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt
 
 from tests.unit.builders import Place
 
@@ -315,3 +316,81 @@ def test_store_has_no_value_and_no_plain_hash_of_one(prod: Place) -> None:
         versions = transaction.current_versions("prod")
     assert versions["a"].fingerprint != versions["b"].fingerprint
     assert versions["a"].id != versions["b"].id
+
+
+# Going back, and keeping some versions
+
+
+def test_an_earlier_version_becomes_current_until_the_next_one(prod: Place) -> None:
+    for value in ("one", "two", "three"):
+        prod.declare({"name": "a", "value": value, "on_difference": "rotate"})
+    (outcome,) = prod.declare({"name": "a", "version": 1})
+    assert (outcome.action, outcome.before, outcome.version) == ("rolled_back", 3, 1)
+    assert prod.values() == {"a": b"one"}
+    assert prod.declare({"name": "a", "version": 1})[0].action == "unchanged"
+    assert prod.declare({"name": "a", "value": "one"})[0].action == "unchanged"
+    with pytest.raises(HostsealError, match="another value than its version 1"):
+        prod.declare({"name": "a", "value": "three"})
+    (outcome,) = prod.declare({"name": "a", "value": "four", "on_difference": "rotate"})
+    assert (outcome.action, outcome.version) == ("rotated", 4)
+    assert prod.values() == {"a": b"four"}
+
+
+def test_going_back_needs_the_version(prod: Place) -> None:
+    prod.declare({"name": "a", "value": "one"})
+    with pytest.raises(HostsealError, match=r"'a' has no version 7 \(there: 1\)"):
+        prod.declare({"name": "a", "version": 7})
+    with pytest.raises(HostsealError, match=r"'b' has no version 1 \(there: none\)"):
+        prod.declare({"name": "b", "version": 1})
+    prod.declare({"name": "a", "state": "absent"})
+    with pytest.raises(HostsealError, match=r"'a' has no version 1 \(there: none\)"):
+        prod.declare({"name": "a", "version": 1})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"version": 1, "value": "x"},
+        {"version": 1, "generate": {}},
+        {"version": 1, "state": "rotated"},
+        {"version": 1, "rotate_after": "1d"},
+        {"version": 0},
+        {"version": -1},
+        {"keep_versions": 0, "value": "x"},
+        {"keep_versions": -2, "value": "x"},
+    ],
+)
+def test_bad_numbers_of_versions(prod: Place, options: dict[str, Any]) -> None:
+    with pytest.raises(HostsealError, match="secret 'a': (version|keep_versions)"):
+        prod.declare({"name": "a", **options})
+
+
+def test_keep_versions_spares_what_is_current_and_what_a_host_has(prod: Place) -> None:
+    for value in ("1", "2", "3", "4"):
+        prod.declare({"name": "a", "value": value, "on_difference": "rotate"})
+    with prod.store() as store, store.transaction() as transaction:
+        transaction.put_receipts([Receipt("prod", "h", "m", 1, None, "d", [{"name": "a", "version": 2}], 1, None)])
+    prod.declare({"name": "a", "version": 1})
+    predicted = prod.declare({"name": "a", "version": 1, "keep_versions": 1}, check=True)
+    (outcome,) = prod.declare({"name": "a", "version": 1, "keep_versions": 1})
+    assert outcome == predicted[0]
+    assert outcome.changed
+    assert (outcome.action, outcome.pruned) == ("unchanged", [3])
+    with prod.store() as store, store.transaction() as transaction:
+        assert [version.number for version in transaction.versions("prod")] == [1, 2, 4]
+    assert not prod.declare({"name": "a", "version": 1, "keep_versions": 1})[0].changed
+    predicted = prod.declare({"name": "a", "value": "5", "on_difference": "rotate", "keep_versions": 2}, check=True)
+    (outcome,) = prod.declare({"name": "a", "value": "5", "on_difference": "rotate", "keep_versions": 2})
+    assert outcome == predicted[0]
+    assert (outcome.version, outcome.pruned) == (5, [1])
+
+
+def test_what_hosts_have_is_not_deleted_unless_forced(prod: Place) -> None:
+    prod.declare({"name": "a", "value": "1"}, {"name": "b", "value": "1"})
+    with prod.store() as store, store.transaction() as transaction:
+        transaction.put_receipts([Receipt("prod", "web1", "m", 1, None, "d", [{"name": "a", "version": 1}], 1, None)])
+    with pytest.raises(HostsealError, match="secret 'a' is still on hosts: web1 in mount 'm'"):
+        prod.declare({"name": "b", "state": "absent"}, {"name": "a", "state": "absent"})
+    assert set(prod.values()) == {"a", "b"}
+    prod.declare({"name": "b", "state": "absent"}, {"name": "a", "state": "absent", "force": True})
+    assert prod.values() == {}

@@ -33,8 +33,7 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import (
 )
 from jwcrypto.jwk import JWK
 
-from tests.unit.builders import Place, in_processes
-from tests.unit.test_store import sql
+from tests.unit.builders import Place, in_processes, sql
 
 Meanwhile = Callable[[str, int], None]
 

@@ -348,6 +348,9 @@ def test_mount_with_defaults() -> None:
         ({"splay": "soon"}, "splay 'soon'"),
         ({"expires_after": -1}, "expires_after -1"),
         ({"change_signal": "NOPE"}, "change_signal 'NOPE'"),
+        ({"on_expiry": "forget"}, "on_expiry 'forget' is not one of keep, wipe"),
+        ({"on_expiry": "wipe"}, "needs expires_after"),
+        ({"on_expiry": "wipe", "expires_after": "1h", "on_remove": "keep"}, "contradict each other"),
         ({"chnage_mode": "noop"}, "unknown option 'chnage_mode'"),
     ],
 )
@@ -355,6 +358,17 @@ def test_bad_mount(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(HostsealError) as caught:
         Mount.from_options(_mount(**changes))
     assert reason in str(caught.value)
+
+
+def test_the_default_of_on_expiry_is_not_told() -> None:
+    """What was sealed before there was the option has to keep its digest."""
+    kept = Mount.from_options(_mount(expires_after="1h", on_expiry="keep")).options
+    assert kept == Mount.from_options(_mount(expires_after="1h")).options
+    assert "on_expiry" not in kept.as_dict()
+    wiped = Mount.from_options(_mount(expires_after="1h", on_expiry="wipe")).options
+    assert wiped.as_dict()["on_expiry"] == "wipe"
+    assert model.Options.from_options(wiped.as_dict()) == wiped
+    assert model.Options.from_options(kept.as_dict()) == kept
 
 
 def test_largest_mount() -> None:

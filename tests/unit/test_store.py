@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,13 +20,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import Hos
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _paths, _store
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Store, StoredEnvelope
 
-from tests.unit.builders import Place, collect, in_processes, version
-
-
-def sql(path: Path, statement: str, *arguments: object) -> list[Any]:
-    """What somebody with sqlite3 at hand would do."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        return connection.execute(statement, arguments).fetchall()
+from tests.unit.builders import Place, collect, in_processes, sql, version
 
 
 def stored(mount: str = "db", issued_at: int = 1, text: str = "envelope", host: str = "db1") -> StoredEnvelope:

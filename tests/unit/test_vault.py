@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _vault
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import vault
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Binding, vault
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +45,7 @@ def test_parts_are_whole_and_within_the_limits(sizes: list[int], members: int, s
     for part in parts:
         count = part.stop - part.start
         # Names and values of all members, the name batch_input, and the names beside it.
-        assert 0 < count
+        assert count > 0
         assert count * members * 2 + 1 + spare <= 1000
         assert count == 1 or sum(sizes[part]) <= vault.MAX_CHARACTERS
     # As few as can be: each part with the first item of the next would be too large.
@@ -144,7 +145,7 @@ def test_words_of_the_server_that_repeat_the_request_are_not_told() -> None:
 
 def test_a_lease_ages_at_half_of_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(_vault.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     renewed = _vault._Lease.of({"lease_duration": 60, "renewable": True}, own=True)
     looked_up = _vault._Lease.of({"ttl": 20, "creation_ttl": 60}, own=False)
     endless = _vault._Lease.of({"ttl": 0}, own=False)
@@ -155,6 +156,6 @@ def test_a_lease_ages_at_half_of_its_life(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_batch_answered_by_something_else_is_refused() -> None:
     with pytest.raises(HostsealError, match="not one of the vault backend"):
-        vault._ours(vault.Binding("prod", "a", 1), "localkey:v1:AAAA")
+        vault._ours(Binding("prod", "a", 1), "localkey:v1:AAAA")
     with pytest.raises(HostsealError, match="is not base64"):
         vault._bytes("{}")

@@ -81,17 +81,18 @@ class VaultTransit(Backend):
             path = f"{self._mount}/keys/{self._key}-sign"
             answer = self._session.ask("GET", path)
             if answer.status == 404:
-                raise HostsealError(
-                    f"Vault at {self._session.address} has no key {self._key}-sign at {self._mount}: make the keys with"
-                    " hostseal.secrets.vault_transit, or check key, engine_mount_point and namespace"
+                raise self._session.error(
+                    "GET",
+                    path,
+                    f"there is no key {self._key}-sign at {self._mount}: make the keys with"
+                    " hostseal.secrets.vault_transit, or check key, engine_mount_point and namespace",
                 )
             if answer.status >= 400:
                 raise self._session.refusal(answer, "GET", path)
             data = answer.body.get("data", {})
             if data.get("type") != "ed25519" or data.get("derived"):
-                raise HostsealError(
-                    f"Vault at {self._session.address}: {path} is of type {data.get('type')!r}, an ed25519 key that is"
-                    " not derived is needed"
+                raise self._session.error(
+                    "GET", path, f"it is of type {data.get('type')!r}, an ed25519 key that is not derived is needed"
                 )
             found = [(int(version), _jwk(entry["public_key"])) for version, entry in data["keys"].items()]
             if self._signing_kid is None:
@@ -114,10 +115,11 @@ class VaultTransit(Backend):
             raise self._session.refusal(answer, "POST", path)
         reasons = [str(result.get("error")) for result in results]
         if not any("missing 'context'" in reason for reason in reasons) and "too old" not in reasons[-1]:
-            raise HostsealError(
-                f"Vault at {self._session.address}: the key {self._key!r} at {self._mount} is not derived, or not one to"
-                " encrypt with: ciphertexts under it would not be bound to their secret. Make the keys with"
-                " hostseal.secrets.vault_transit"
+            raise self._session.error(
+                "POST",
+                path,
+                f"the key {self._key!r} is not derived, or not one to encrypt with: ciphertexts under it would not be"
+                " bound to their secret. Make the keys with hostseal.secrets.vault_transit",
             )
 
     def _texts(
@@ -153,7 +155,7 @@ class VaultTransit(Backend):
             advice = next((advice for part, advice in _REASONS if part in reason), "the server can't do it")
             others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
             what = f"{items[index][0]}{others}: " if items else ""
-            raise HostsealError(f"{what}Vault at {self._session.address}: POST {path}: {advice}")
+            raise HostsealError(f"{what}{self._session.error('POST', path, advice)}")
         if answer.status >= 400 or len(results) != len(body["batch_input"]):
             raise self._session.refusal(answer, "POST", path, body)
         return [str(result[member]) for result in results]
