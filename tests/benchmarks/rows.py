@@ -29,7 +29,7 @@ class Sizes:
     mount_volumes: int = 100
     credential_rounds: int = 20
     docker_runs: int = 40
-    live_mounts: int = 100
+    live_mounts: tuple[int, ...] = (1, 10, 100)
     live_rounds: int = 5
     swarm_rounds: int = 3
     idle_seconds: int = 30
@@ -51,7 +51,7 @@ QUICK = Sizes(
     mount_volumes=10,
     credential_rounds=2,
     docker_runs=3,
-    live_mounts=5,
+    live_mounts=(1, 5),
     live_rounds=2,
     swarm_rounds=1,
     idle_seconds=2,

@@ -5,8 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import KeyPlace, open_backend
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
@@ -15,10 +22,11 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import Vau
 from tests.benchmarks.control_node import enrol
 from tests.benchmarks.places import ENVIRONMENT, RUN, BenchError, ControlNode, Places, Play, Trace, local_play, task
 from tests.benchmarks.rows import Row
-from tests.rig.openbao import OpenBao
+from tests.rig.openbao import BINARY, OpenBao
 
 HOST = "h0"
 FILES = 250
+RENDER_SECONDS = 5
 LOOKUP = "community.hashi_vault.vault_kv2_get"
 
 
@@ -55,6 +63,53 @@ def declare_and_seal(places: Places) -> Iterator[Row]:
                 "lookup_requests": lookup_requests,
             },
         )
+
+
+def until_rendered(count: int, rounds: int) -> list[float]:
+    """Milliseconds from a new value in Vault until all of COUNT files that bao agent renders have it, for each round."""
+    with OpenBao() as bao, tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        client = bao.client()
+        client.sys.enable_secrets_engine("kv", path="kv", options={"version": "2"})
+        client.secrets.kv.v2.create_or_update_secret("s", {"value": "first"}, mount_point="kv")
+        files = [Path(folder, f"file{number}") for number in range(count)]
+        text = '{{ with secret "kv/data/s" }}{{ .Data.data.value }}{{ end }}'
+        config = {
+            "vault": {"address": bao.url, "ca_cert": bao.ca_cert},
+            "auto_auth": {"method": [{"type": "token_file", "config": {"token_file_path": bao.token_file}}]},
+            "template_config": {"static_secret_render_interval": f"{RENDER_SECONDS}s"},
+            "template": [{"contents": text, "destination": str(file)} for file in files],
+        }
+        path = Path(folder, "agent.json")
+        path.write_text(json.dumps(config), encoding="utf-8")
+        with Path(folder, "log").open("wb") as log, _process([str(BINARY), "agent", f"-config={path}"], log):
+            _wait_for(files, "first")
+            taken = []
+            for number in range(rounds):
+                # Not always at the same moment of its interval.
+                time.sleep(RENDER_SECONDS * (number + 0.5) / rounds)
+                client.secrets.kv.v2.create_or_update_secret("s", {"value": f"v{number}"}, mount_point="kv")
+                began = time.monotonic()
+                _wait_for(files, f"v{number}")
+                taken.append((time.monotonic() - began) * 1000)
+            return taken
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: IO[bytes]) -> Iterator[None]:
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait_for(files: list[Path], value: str) -> None:
+    deadline = time.monotonic() + 60
+    while not all(file.exists() and file.read_text(encoding="utf-8") == value for file in files):
+        if time.monotonic() > deadline:
+            raise BenchError("bao agent does not render")
+        time.sleep(0.002)
 
 
 def _variables(bao: OpenBao) -> dict[str, str]:
