@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import read_key_set
+from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import read_key_set, unverified_statement
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
     HostsealError,
     Mount,
@@ -47,7 +47,7 @@ class ActionModule(Action):
                 self._display.warning(f"{reason}; predicted as if this run did so")
             answer = self._deliver(store, host, plans, remove)
             if not self.check:
-                _record(store, host, plans, answer["results"])
+                _record(store, host, plans, answer["results"], [*answer["refusals"], *answer["results"]])
                 unconfirmed = [plan for plan in plans if plan.record.pinned_at != _issued_at(plan)]
                 if unconfirmed:
                     _sealing.confirm_key_sets(
@@ -81,13 +81,15 @@ class ActionModule(Action):
     ) -> dict[str, Any]:
         """Ask the host what it holds and bring it what it lacks."""
         if not plans and not remove and self.purge() is None:
-            return {"installed": True, "marks": {}, "docker": None, "pinned": {}, "results": []}
+            return {"installed": True, "marks": {}, "docker": None, "pinned": {}, "results": [], "refusals": []}
         request = self._request(host, plans, remove)
         if not self.check:
             # What the host never confirmed goes with the first call already.
             fresh = self._envelopes(store, [plan for plan in plans if not plan.is_delivered], {}, anew=False)
             _enclose(request, fresh)
-        answer = self.run_on_host("hostseal.secrets.mount", {"_request": request})
+        answer = self._ask(request)
+        # What was refused at first, and perhaps accepted then.
+        answer["refusals"] = []
         again = {entry["volume"] for entry in answer["results"] if entry["action"] in ("wanted", "refused")}
         if again and not self.check:
             # Confirmed once but lost since, or refused: what the store holds may be old or edited, so seal anew.
@@ -95,9 +97,20 @@ class ActionModule(Action):
             anew = [plan for plan in plans if plan.mount.volume in again]
             request = self._request(host, anew, [])
             _enclose(request, self._envelopes(store, anew, floors, anew=True))
-            second = self.run_on_host("hostseal.secrets.mount", {"_request": {**request, "purge": None}})
+            second = self._ask({**request, "purge": None})
             settled = [entry for entry in answer["results"] if entry["volume"] not in again]
-            answer = {**second, "results": settled + second["results"], "pinned": answer["pinned"]}
+            refusals = [entry for entry in answer["results"] if entry["action"] == "refused"]
+            results = settled + second["results"]
+            answer = {**second, "results": results, "refusals": refusals, "pinned": answer["pinned"]}
+        return answer
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The host's answer; what it refused with the time of issue, which the host does not tell."""
+        answer = self.run_on_host("hostseal.secrets.mount", {"_request": request})
+        sent = {entry["volume"]: entry["envelope"] for entry in request["mounts"]}
+        for entry in answer["results"]:
+            if entry["action"] == "refused":
+                entry["issued_at"] = _time_of_issue(sent[entry["volume"]])
         return answer
 
     def _request(self, host: str, plans: Sequence[Plan], remove: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -191,55 +204,84 @@ def _enclose(request: dict[str, Any], envelopes: dict[str, str]) -> None:
         entry["envelope"] = envelopes.get(entry["volume"])
 
 
-def _record(store: Store, host: str, plans: Sequence[Plan], results: Sequence[dict[str, Any]]) -> None:
-    """Keep what the host confirmed. Nothing is written when it is known already."""
+def _time_of_issue(envelope: str) -> int | None:
+    try:
+        return unverified_statement(envelope).issued_at
+    except HostsealError:  # damaged in the store
+        return None
+
+
+def _record(
+    store: Store,
+    host: str,
+    plans: Sequence[Plan],
+    results: Sequence[dict[str, Any]],
+    told: Sequence[dict[str, Any]],
+) -> None:
+    """Keep what the host confirmed, and tell the audit log of it. Nothing is written when it is known already."""
     known = {plan.mount.volume: plan for plan in plans}
-    receipts = []
-    for entry in results:
-        plan = known.get(entry["volume"])
-        if plan is None or entry["action"] not in ("delivered", "unchanged"):
-            continue
-        receipt = entry["receipt"]
-        if plan.receipt and (plan.receipt.state_digest, plan.receipt.issued_at) == (
-            receipt["state_digest"],
-            receipt["issued_at"],
-        ):
-            continue
-        life = plan.mount.options.expires_after * 1000
-        receipts.append(
-            Receipt(
-                environment=plan.environment.name,
-                host=host,
-                mount=plan.mount.name,
-                issued_at=receipt["issued_at"],
-                expires_at=receipt["issued_at"] + life if life else None,
-                state_digest=receipt["state_digest"],
-                secrets=[{"name": version.name, "version": version.number} for version in plan.versions],
-                delivered_at=now_ms(),
-                signing_kid=plan.environment.signing_kid,
-            )
-        )
-    removed = [split_volume(entry["volume"]) for entry in results if entry["action"] == "removed"]
-    events = [_event(host, entry) for entry in results if entry["action"] in ("delivered", "removed", "refused")]
-    if not receipts and not events:
+    confirmed = {
+        entry["volume"]: _receipt(host, known[entry["volume"]], entry["receipt"])
+        for entry in results
+        if entry["volume"] in known and entry["action"] in ("delivered", "unchanged")
+    }
+    receipts = {volume: receipt for volume, receipt in confirmed.items() if _is_news(known[volume].receipt, receipt)}
+    # What a run that was cut off did on the host is told by the next one, too.
+    told = [entry for entry in told if entry["action"] != "unchanged" or entry["volume"] in receipts]
+    absent = [entry["volume"] for entry in results if entry["volume"] not in known and entry["action"] == "unchanged"]
+    if not receipts and not told and not absent:
         return
     with store.transaction() as transaction:
-        transaction.put_receipts(receipts)
-        for environment, name in removed:
-            transaction.remove_envelope(environment, host, name)
+        transaction.put_receipts(receipts.values())
+        events = [_event(host, entry, known.get(entry["volume"])) for entry in told]
+        for volume in absent:
+            environment, name = split_volume(volume)
+            old = [one for one in transaction.receipts(environment, [host]) if one.mount == name]
+            if old or (host, name) in transaction.envelopes(environment, [host]):
+                transaction.remove_envelope(environment, host, name)
+                secrets = old[0].secrets if old else []
+                events.append(Event("mount.removed", environment, host, name, secrets, result="it was gone already"))
+        for entry in results:
+            if entry["action"] == "removed":
+                environment, name = split_volume(entry["volume"])
+                transaction.remove_envelope(environment, host, name)
         transaction.record(events)
 
 
-def _event(host: str, entry: dict[str, Any]) -> Event:
+def _receipt(host: str, plan: Plan, answer: dict[str, Any]) -> Receipt:
+    life = plan.mount.options.expires_after * 1000
+    return Receipt(
+        environment=plan.environment.name,
+        host=host,
+        mount=plan.mount.name,
+        issued_at=answer["issued_at"],
+        expires_at=answer["issued_at"] + life if life else None,
+        state_digest=answer["state_digest"],
+        secrets=[{"name": version.name, "version": version.number} for version in plan.versions],
+        delivered_at=now_ms(),
+        signing_kid=plan.environment.signing_kid,
+    )
+
+
+def _is_news(known: Receipt | None, receipt: Receipt) -> bool:
+    return known is None or (known.state_digest, known.issued_at) != (receipt.state_digest, receipt.issued_at)
+
+
+def _event(host: str, entry: dict[str, Any], plan: Plan | None) -> Event:
     environment, name = split_volume(entry["volume"])
-    receipt = entry.get("receipt")
+    action = "delivered" if entry["action"] == "unchanged" else entry["action"]
+    if action == "removed":
+        secrets, issued_at = entry["held"]["secrets"], entry["held"]["issued_at"]
+    else:
+        secrets = [{"name": version.name, "version": version.number} for version in plan.versions] if plan else []
+        issued_at = entry["issued_at"] if action == "refused" else entry["receipt"]["issued_at"]
     return Event(
-        f"mount.{entry['action']}",
+        f"mount.{action}",
         environment,
         host,
         name,
-        receipt["secrets"] if receipt else [],
-        delivery_id(host, entry["volume"], receipt["issued_at"]) if receipt else None,
+        [{"name": secret["name"], "version": secret["version"]} for secret in secrets],
+        None if issued_at is None else delivery_id(host, entry["volume"], issued_at),
         entry.get("reason", "ok"),
     )
 

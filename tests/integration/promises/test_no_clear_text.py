@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The marker hunt: the main job with markers as secrets, and then a search of every place where they must not be.
 
-One run serves all tests. The markers named "planted" are put by hand into each place during the same run: a place
+One run with each backend serves all tests. The markers named "planted" are put by hand into each place during the same run: a place
 whose search does not find them is not searched at all.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import json
 import os
@@ -24,9 +25,11 @@ import pytest
 
 from tests import markers as markers_module
 from tests.integration.playbook import ControlNode, install
+from tests.integration.promises.key_holders import SECRET, LocalKeys, Tapping, VaultKeys, unbase64
 from tests.markers import Collector, Finding, Markers, file_collector, process_collector
 from tests.rig.engine import Engine
 from tests.rig.host import ThrowawayHost
+from tests.rig.openbao import OpenBao
 
 HUNTER = Path(markers_module.__file__).read_text(encoding="utf-8")
 SEALED = ("password", "lines", "vaulted", "base64-looking", "file", "binary", "looped", "failing", "extra")
@@ -46,14 +49,13 @@ PLACES_ON_HOST = (
 class Hunt:
     """A control node on a disk of its own, a host, and what was collected while the job ran."""
 
-    def __init__(self, directory: Path, host: ThrowawayHost) -> None:
+    def __init__(self, directory: Path, host: ThrowawayHost, holder: LocalKeys | VaultKeys) -> None:
         self.host = host
         self.image = directory / "disk.img"
         self.disk = directory / "disk"
         self.secure = directory / "secure"  # what may hold keys: never searched
-        self.secure.mkdir()
+        self.holder = holder
         self.control = ControlNode(self.disk / "project", host)
-        self.control.keys = self.secure / "keys"
         # Without pipelining there are many short calls. The docker command never loses the output of one, which
         # community.docker.docker_api does now and then on a busy machine; and its arguments are seen by all.
         (self.control.directory / "hosts.ini").write_text(
@@ -91,6 +93,7 @@ class Hunt:
             "failing": text("failing"),
             # Over the limit of 1 MiB: it is refused.
             "extra": text("extra") + "x" * (1 << 20),
+            **self.holder.values(),
         }
 
     def variables(self, ansible_vault: str) -> None:
@@ -114,7 +117,7 @@ class Hunt:
     def plays(self) -> list[dict[str, Any]]:
         """The main job, with what people do around it: loops, failures, registered results, facts."""
         prod = {"environment": "prod"}
-        task = "hostseal.secrets.secret"
+        task = SECRET
         named = {name: f"{{{{ value_{name.replace('-', '_')} }}}}" for name in self.values()}
         listed = [{"name": name, "value": named[name]} for name in ("password", "lines", "vaulted", "base64-looking")]
         listed += [
@@ -140,10 +143,10 @@ class Hunt:
                 task: {**prod, "name": "../{{ item.number }}", "value": "{{ item.value }}"},
                 "loop": [{"number": 1, "value": named["failing"]}],
             },
+            *self.holder.failing(named),
         ]
         declaring = [
-            {"name": "Key", "hostseal.secrets.localkey": {"name": "prod"}},
-            {"name": "Environment", "hostseal.secrets.environment": {"name": "prod"}},
+            *self.holder.tasks(),
             {"name": "Secrets", task: {**prod, "secrets": listed}, "register": "declared"},
             {"name": "Secrets again", task: {**prod, "secrets": listed}},
             {
@@ -253,7 +256,7 @@ class Hunt:
             "ANSIBLE_CACHE_PLUGIN": "jsonfile",
             "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(project / "facts"),
             "ANSIBLE_VAULT_PASSWORD_FILE": str(self.secure / "vault-password"),
-            "HOSTSEAL_KEY_PATH": str(self.control.keys),
+            **self.holder.settings(),
         }
         self.variables(str(Path(sys.executable).with_name("ansible-vault")))
         files = file_collector(self.disk / "home", self.disk / "tmp", project)
@@ -286,12 +289,9 @@ class Hunt:
         return {event["task"]["name"] for event in events if event["event"] == "failed"}
 
     def _learn_keys(self) -> None:
-        """Key material becomes markers too: the key file's, and the host's private key."""
-        keys = json.loads((self.control.keys / "prod.jwks").read_text(encoding="utf-8"))["keys"]
+        """What opens secrets becomes markers too: the backend's keys or tokens, and the host's private key."""
         private = json.loads(self.host.out("cat", "/etc/hostseal/host.key"))
-        material = {f"key file, {key.get('kid', 'signing key')}": _unbase64(key.get("k") or key["d"]) for key in keys}
-        assert len(material) >= 3
-        self.markers |= Markers({**material, "host key": _unbase64(private["d"])})
+        self.markers |= self.holder.markers() | Markers({"host key": unbase64(private["d"])})
 
     # -- planted copies -----------------------------------------------------------------------------------------------
 
@@ -396,16 +396,13 @@ def _written_parts(image: Path) -> Iterator[bytes]:
             yield os.pread(raw.fileno(), end - begin, begin)
 
 
-def _unbase64(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "==")
-
-
-@pytest.fixture(scope="module")
-def hunt(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hunt]:
+@pytest.fixture(scope="module", params=["localkey", "vault"])
+def hunt(request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hunt]:
     """The job, done once. The control node's files are on a file system that is written at once, so that a search of
     its image finds deleted files as well."""
     directory = tmp_path_factory.mktemp("hunt")
-    image, disk = directory / "disk.img", directory / "disk"
+    image, disk, secure = directory / "disk.img", directory / "disk", directory / "secure"
+    secure.mkdir()
     with image.open("wb") as file:
         file.truncate(256 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", str(image)], check=True)
@@ -413,9 +410,14 @@ def hunt(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
     host = ThrowawayHost(engine, f"t{os.getpid()}-hunt")
     subprocess.run(["mount", "-o", "loop,sync", str(image), str(disk)], check=True)
     try:
-        made = Hunt(directory, host.start(load=("busybox",)))
-        made.run()
-        yield made
+        with contextlib.ExitStack() as stack:
+            holder: LocalKeys | VaultKeys = LocalKeys(secure)
+            if request.param == "vault":
+                bao = stack.enter_context(OpenBao())
+                holder = VaultKeys(secure, bao, stack.enter_context(Tapping(bao)))
+            made = Hunt(directory, host.start(load=("busybox",)), holder)
+            made.run()
+            yield made
     finally:
         host.remove()
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

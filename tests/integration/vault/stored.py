@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -89,7 +90,6 @@ def running(control: Control, play: Task, *arguments: str, **variables: str) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
     try:
         yield process
@@ -98,12 +98,26 @@ def running(control: Control, play: Task, *arguments: str, **variables: str) -> 
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """kill -9 of the run with all its workers; fine when it has ended."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    """kill -9 of the run with all its workers, which Ansible puts into sessions of their own; fine when it has ended."""
+    if process.poll() is None:
+        for pid in _family(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     process.wait(30)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that came from it."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # After the name, which may hold anything: state and parent.
+            parent = int(path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    family = [pid]
+    for one in family:
+        family += children.get(one, [])
+    return family
 
 
 def kill_when(process: subprocess.Popen[str], happened: Callable[[], bool], seconds: float = 60) -> None:

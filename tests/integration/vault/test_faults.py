@@ -126,7 +126,7 @@ def test_a_fault_on_the_way(transit: Transit, path: Path, fault: Fault) -> None:
     kind = OddProxy if fault.odd else FaultProxy
     with kind(bao.url, bao.ca_cert, bao._server) as proxy:
         proxy.add(Rule(path=ENCRYPT, **fault.rule))
-        given = {"url": proxy.url, "timeout": 1}
+        given: dict[str, Any] = {"url": proxy.url, "timeout": 1}
         if fault.words:
             with _refused(path, fault.words, ENCRYPT[:-1], seconds=fault.seconds):
                 transit.declare(path, {"b": "value"}, **given)
@@ -136,9 +136,9 @@ def test_a_fault_on_the_way(transit: Transit, path: Path, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "attempts"), [({"retries": 0}, 1), ({"retries": 1}, 2), ({"retries": 5}, 6)], ids=["0", "1", "5"]
+    ("given", "attempts"), [({"retries": 0}, 1), ({"retries": 1}, 2), ({"retries": 4}, 5)], ids=["0", "1", "4"]
 )
-def test_as_many_retries_as_are_asked_for(transit: Transit, path: Path, given: dict[str, int], attempts: int) -> None:
+def test_as_many_retries_as_are_asked_for(transit: Transit, path: Path, given: dict[str, Any], attempts: int) -> None:
     with transit.bao.fault_proxy() as proxy:
         proxy.add(Rule(path=ENCRYPT, status=500, count=None))
         with _refused(path, "internal error", seconds=15):
@@ -162,9 +162,7 @@ def test_what_must_not_happen_twice_is_sent_once(transit: Transit, rule: dict[st
 
 def test_what_was_not_looked_at_is_sent_again(transit: Transit) -> None:
     with transit.bao.fault_proxy() as proxy:
-        auth, role_id, secret_id = transit.bao.enable_approle(
-            transit.mount, transit.policies(), secret_id_num_uses=1
-        )
+        auth, role_id, secret_id = transit.bao.enable_approle(transit.mount, transit.policies(), secret_id_num_uses=1)
         proxy.add(Rule(path="/login$", status=429, count=2))
         login = {"auth_method": "approle", "mount_point": auth, "role_id": role_id, "secret_id": secret_id}
         with transit.session(url=proxy.url, **login) as session:
@@ -183,7 +181,7 @@ def test_where_a_redirect_may_lead(transit: Transit, path: Path) -> None:
             (302, other.url, 1, "it refers us to 127.0.0.1:.* .status 302."),
             (301, other.url, 1, "it refers us to 127.0.0.1:.* .status 301."),
             (307, other.url.replace("https", "http"), 1, "without TLS: its api_addr has to be an https address"),
-            (307, proxy.url, 3, "it refers us to 127.0.0.1:.*, and on from there"),
+            (307, proxy.url, 3, "it refers us to 127.0.0.1:.*, where we don't go"),
         ):
             proxy.clear()
             proxy.add(Rule(path=ENCRYPT, status=status, count=None, headers={"Location": f"{place}{target}"}))
@@ -354,7 +352,7 @@ def test_nothing_secret_is_told_of_any_fault(transit: Transit, control: Control)
     tokens = {"token": transit.token("deployer"), "good": transit.token(), "jwt": sign(aud="another")}
     markers |= Markers({name: token.encode() for name, token in tokens.items()})
     value = markers.text("value")
-    good = {"url": bao.url, "ca_cert": bao.ca_cert}
+    good = {"url": bao.url, "ca_cert": bao.ca_cert, "retries": 1}
     statuses = (429, 500, 502, 503, 307)
     logins: dict[str, dict[str, str]] = {
         "approle": {"role_id": "ci", "secret_id": markers.text("secret id")},

@@ -23,9 +23,8 @@ from tests.integration.vault.connection import Transit
 from tests.integration.vault.stored import Stored, kill_when, running
 from tests.rig.fault_proxy import Rule
 from tests.rig.openbao import OpenBao
-from tests.unit.builders import in_processes
+from tests.unit.builders import in_processes, sql
 from tests.unit.test_migrating import Watched, dies_at
-from tests.unit.test_store import sql
 
 LOCAL = {"backend": "localkey"}
 
@@ -39,7 +38,7 @@ class Site:
     stored: Stored
 
     def vault(self, mount: str | None = None, **options: Any) -> dict[str, Any]:
-        return {"backend": "vault", "engine_mount_point": mount or self.transit.mount, **options}
+        return {"backend": "vault", "engine_mount_point": self.transit.mount if mount is None else mount, **options}
 
     def variables(self, *policies: str, url: str | None = None) -> dict[str, str]:
         """A token with these policies of prod, or all of them."""
@@ -71,7 +70,7 @@ def untouched(stored: Stored) -> list[Any]:
 
 
 def test_from_place_to_place(site: Site, bao: OpenBao) -> None:
-    other = Transit(bao, f"{site.transit.mount}-b/deeper", "other", policies=False)
+    other = Transit(bao, f"{site.transit.mount}-b/deeper", "other", policies=False, policy_prefix="")
     localkey.create(site.control.place.keys, "other")
     steps = [
         {**LOCAL, "key": "other"},
