@@ -190,12 +190,12 @@ class Action(ActionBase):
             if any(value and value in message for value in hidden):
                 message = "an option is not valid; the message would show a secret's value and is withheld"
             raise HostsealError(message)
-        options = dict(outcome.validated_parameters)
+        validated = dict(outcome.validated_parameters)
         for name in ("secret_id", "password", "jwt"):
             if arguments.get(f"{name}_file") and not arguments.get(name):
                 # What the task says outweighs what the environment has.
-                options[name] = None
-        return options
+                validated[name] = None
+        return validated
 
 
 def _check_libraries() -> None:
