@@ -14,7 +14,7 @@ BACKEND ?= localkey
 # More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
 ARGS ?=
 
-.PHONY: help setup unit integration test lint format sanity bench quickstart quickstart-clean engine-stop clean
+.PHONY: help setup unit integration test lint format sanity bench faults quickstart quickstart-clean engine-stop clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -26,11 +26,11 @@ unit: setup ## Unit tests, without Docker
 	python -m pytest -n 4 --dist worksteal tests/unit $(ARGS)
 
 integration: setup ## Integration tests on throwaway hosts
-	python -m pytest tests/integration $(ARGS)
+	python -m pytest -n 2 --dist loadfile tests/integration $(ARGS)
 
 test: setup ## Unit and integration tests
 	python -m pytest -n 4 --dist worksteal tests/unit
-	python -m pytest tests/integration
+	python -m pytest -n 2 --dist loadfile tests/integration
 
 lint: setup ## Everything that reads the code: style, types, documentation, ansible-test sanity
 	tests/rig/lint.sh
@@ -44,6 +44,9 @@ sanity: setup ## ansible-test sanity alone
 
 bench: setup ## Measure against the targets
 	python -m tests.benchmarks $(ARGS)
+
+faults: setup ## Kills at every system call, power cuts, full disks, churn: does the agent keep its promises? ARGS='--seed 1 --short'
+	python -m tests.faults $(ARGS)
 
 quickstart: setup ## The whole way on a throwaway host, with a real database server; BACKEND=vault: with OpenBao
 	BACKEND=$(BACKEND) quickstart/run

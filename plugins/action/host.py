@@ -20,6 +20,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import 
     signing_input,
 )
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
+from ansible_collections.hostseal.secrets.plugins.module_utils._proof import new_challenge, read_proof
 from ansible_collections.hostseal.secrets.plugins.modules import host
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
@@ -46,7 +47,8 @@ class ActionModule(Action):
             if key is None:
                 self._display.warning(f"host {name!r} has no key yet; predicted as if this run made it")
                 return self._result(name, None, dict.fromkeys(environments, "enrolled"), {})
-            actions, key_sets = self._enrol(store, name, key, environments, options)
+            vouched = set() if options["replace_key"] else self._vouched(store, name, key)
+            actions, key_sets = self._enrol(store, name, key, environments, options, vouched)
             kid = key.thumbprint()
             pinned = self._pin(name, kid, key_sets, options)
             wanted = [environment for environment in pinned if pinned[environment] and not key_sets[environment][2]]
@@ -87,19 +89,54 @@ class ActionModule(Action):
                 f"host {name!r}: public_key is not what hostseal.secrets.host_identity returns: {error}"
             ) from None
 
+    def _vouched(self, store: Store, name: str, key: JWK) -> set[str]:
+        """Thumbprints of keys under which the host is enrolled and whose holder says that KEY is its key now.
+
+        That the store may have been edited does no harm: what is asked for is the holder of a key of that thumbprint.
+        """
+        challenges: dict[str, tuple[str, JWK]] = {}
+        with store.transaction() as transaction:
+            for enrolment in transaction.enrolments(name):
+                if enrolment.kid in (key.thumbprint(), *challenges):
+                    continue
+                signing = load_signing_key(transaction.environment(enrolment.environment).signing_key)
+                try:
+                    old = read_host_record(enrolment.record, enrolment.environment, name, [signing])
+                except HostsealError:
+                    continue  # enrolling says what is wrong with it
+                challenges[str(old.thumbprint())] = new_challenge(name, old)
+        if not challenges:
+            return set()
+        request = {"challenges": {kid: text for kid, (text, _secret) in challenges.items()}}
+        result = self.run_on_host("hostseal.secrets.host", {"environments": [], "_request": request})
+        vouched = set()
+        for kid, proof in result["proofs"].items():
+            try:
+                if read_proof(proof, name, challenges[kid][1]).thumbprint() == key.thumbprint():
+                    vouched.add(kid)
+            except HostsealError as error:
+                self._display.warning(f"host {name!r} does not prove that its key {kid} was rotated: {error}")
+        return vouched
+
     def _enrol(
-        self, store: Store, name: str, key: JWK, environments: list[str], options: dict[str, Any]
+        self,
+        store: Store,
+        name: str,
+        key: JWK,
+        environments: list[str],
+        options: dict[str, Any],
+        vouched: set[str],
     ) -> tuple[dict[str, str], dict[str, tuple[str, int, str | None]]]:
         actions: dict[str, str] = {}
         key_sets: dict[str, tuple[str, int, str | None]] = {}
         kid = key.thumbprint()
         with store.transaction() as transaction:
             for enrolment in transaction.enrolments(name):
-                if enrolment.kid != kid and not options["replace_key"]:
+                if enrolment.kid not in (kid, *vouched) and not options["replace_key"]:
                     raise HostsealError(
                         f"host {name!r} is enrolled in environment {enrolment.environment!r} with key {enrolment.kid},"
-                        f" but now has {kid}: if it was installed anew, say replace_key: true; if not, somebody stands"
-                        " between you and it. Nothing was changed"
+                        f" but now has {kid}, for which no holder of the former vouches: if it was installed anew, say"
+                        " replace_key: true; if not, somebody stands between you and it. Nothing was changed"
                     )
             for environment in environments:
                 found = transaction.find_environment(environment)
@@ -117,7 +154,8 @@ class ActionModule(Action):
                     key_sets[environment] = (found.signing_kid, read_key_set(found.key_set, None).issued_at, None)
                     continue
                 backend = self.open_backend(found, options)
-                actions[environment] = _action(known, found, key, trusted_keys(found, backend), options["replace_key"])
+                keys = trusted_keys(found, backend)
+                actions[environment] = _action(known, found, key, keys, options["replace_key"], vouched)
                 if actions[environment] != "unchanged" and not self.check:
                     transaction.put_host(_sign(found, name, key, backend))
                     transaction.record([Event(f"host.{actions[environment]}", environment, name)])
@@ -176,17 +214,21 @@ def _read_key_set(environment: Environment, keys: Sequence[JWK]) -> KeySet:
 
 
 def _action(
-    known: HostRecord | None, environment: Environment, key: JWK, keys: Sequence[JWK], replace_key: bool
+    known: HostRecord | None,
+    environment: Environment,
+    key: JWK,
+    keys: Sequence[JWK],
+    replace_key: bool,
+    vouched: set[str],
 ) -> str:
     if known is None:
         return "enrolled"
     try:
-        if (
-            read_host_record(known.record, environment.name, known.name, keys).thumbprint()
-            == key.thumbprint()
-            == known.kid
-        ):
+        signed = read_host_record(known.record, environment.name, known.name, keys).thumbprint()
+        if signed == key.thumbprint() == known.kid:
             return "unchanged"
+        if signed == known.kid and signed in vouched:
+            return "key_rotated"
     except HostsealError as error:
         if not replace_key:
             raise HostsealError(

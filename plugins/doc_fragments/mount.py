@@ -67,6 +67,15 @@ options:
       - The host refuses to use the envelope when it is older than this, for example V(12h) or V(30d).
       - A run after half of that time renews it. Without it, an envelope does not expire.
     type: str
+  on_expiry:
+    description:
+      - What happens to the files in running containers when the envelope expires. New containers are refused
+        in any case.
+      - V(keep) leaves them until the last container has ended, V(wipe) removes them within seconds, also after a
+        reboot or when the host's clock is set forward. V(keep) by default.
+      - V(wipe) needs C(expires_after), and does not go with C(on_remove=keep).
+    type: str
+    choices: [keep, wipe]
 """
 
     # The same for the items of a list: ansible-test reads literals only.
@@ -143,4 +152,13 @@ options:
           - The host refuses to use the envelope when it is older than this, for example V(12h) or V(30d).
           - A run after half of that time renews it. Without it, an envelope does not expire.
         type: str
+      on_expiry:
+        description:
+          - What happens to the files in running containers when the envelope expires. New containers are refused
+            in any case.
+          - V(keep) leaves them until the last container has ended, V(wipe) removes them within seconds, also after a
+            reboot or when the host's clock is set forward. V(keep) by default.
+          - V(wipe) needs C(expires_after), and does not go with C(on_remove=keep).
+        type: str
+        choices: [keep, wipe]
 """

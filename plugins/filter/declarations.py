@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What hosts declare in their variables, united. For the playbook hostseal.secrets.site."""
+"""What hosts declare in their variables, united. For the playbooks hostseal.secrets.site and rotate."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ KINDS = {
     "hostseal_mounts": "mount",
     "hostseal_secrets": "secret",
 }
+_SECRETS = "hostseal_secrets"
 
 
 def declarations(
@@ -64,6 +65,29 @@ def declarations_by_host(
     return {name: items for name, items in united.items() if items}
 
 
+def rotations(
+    hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], wanted: str | Iterable[str]
+) -> list[Item]:
+    """What hostseal.secrets.secret needs to rotate WANTED, names like ENVIRONMENT/NAME: {"environment", "secrets"}.
+
+    AnsibleFilterError when one of them is not declared by a variable of HOSTS with `generate`, or none is wanted.
+    """
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    declared = {f"{item['environment']}/{item['name']}": item for item in declarations(hostvars, hosts, _SECRETS)}
+    odd = [plain(name) for name in names if declared.get(name, {}).get("generate") is None]
+    if odd or not names:
+        raise AnsibleFilterError(
+            f"{', '.join(map(repr, odd)) or 'nothing'} can't be rotated: name secrets as ENVIRONMENT/NAME that"
+            f" {_SECRETS} declares with generate. Nothing was changed"
+        )
+    found: dict[str, list[Item]] = {}
+    for name in dict.fromkeys(map(plain, names)):
+        item = declared[name]
+        secret: Item = {key: item[key] for key in ("name", "generate", "keep_versions") if key in item}
+        found.setdefault(item["environment"], []).append(secret)
+    return [{"environment": environment, "secrets": secrets} for environment, secrets in found.items()]
+
+
 def _items(variables: Mapping[str, Any], variable: str, kind: str, place: str) -> list[Item]:
     try:
         value = plain(variables[variable])
@@ -95,4 +119,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """By name."""
-        return {"declarations": declarations, "declarations_by_host": declarations_by_host}
+        return {
+            "declarations": declarations,
+            "declarations_by_host": declarations_by_host,
+            "rotations": rotations,
+        }

@@ -64,6 +64,14 @@ class AgentClient:
         """Take a mount away: {"changed"}."""
         return self._ask("DELETE", f"/v1/mounts/{quote(volume, safe='')}")
 
+    def prove(self, challenge: str) -> dict[str, Any]:
+        """Have the holder of the challenged key vouch for the host's present one: {"kid", "proof"}."""
+        return self._ask("POST", "/v1/proof", challenge)
+
+    def forget_key(self, kid: str) -> dict[str, Any]:
+        """Make the agent give up an older key that no envelope needs: {"changed"}."""
+        return self._ask("DELETE", f"/v1/keys/{quote(kid, safe='')}")
+
     def wipe(self) -> dict[str, Any]:
         """Make the agent forget everything: {"changed"}."""
         return self._ask("POST", "/v1/wipe")

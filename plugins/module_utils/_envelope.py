@@ -57,6 +57,8 @@ FORMAT = 1
 MAX_ENVELOPE_BYTES = MAX_MOUNT_BYTES * 16 // 9 + (4 << 20)
 
 MAX_KEY_SET_BYTES = 1 << 16
+# A rotation that was broken off and begun anew leaves one more.
+MAX_HOST_KEYS = 8
 
 STATEMENT = "hostseal-statement+json"
 HOST_RECORD = "hostseal-host+json"
@@ -154,6 +156,24 @@ def new_host_key() -> JWK:
 def load_host_key(text: str | bytes, private: bool = False) -> JWK:
     """A host's key from JSON. Only X25519 is taken; with PRIVATE false, private parts are refused."""
     return _load_key(text, "X25519", private)
+
+
+def load_host_keys(text: str | bytes) -> list[JWK]:
+    """A host's private keys, the newest first: one JWK, or a JWK Set (RFC 7517) while the key is being rotated."""
+    members = _json_object(text, "key")
+    if set(members) != {"keys"}:
+        return [load_host_key(text, private=True)]
+    keys = members["keys"]
+    if not isinstance(keys, list) or not 1 <= len(keys) <= MAX_HOST_KEYS:
+        raise EnvelopeError(f"the key set does not have 1 to {MAX_HOST_KEYS} keys")
+    return [load_host_key(json.dumps(key), private=True) for key in keys]
+
+
+def dump_host_keys(keys: Sequence[JWK]) -> str:
+    """The text that load_host_keys reads."""
+    if len(keys) == 1:
+        return str(keys[0].export_private()) + "\n"
+    return json.dumps({"keys": [key.export_private(as_dict=True) for key in keys]}) + "\n"
 
 
 def load_signing_key(text: str | bytes) -> JWK:
@@ -307,6 +327,12 @@ def unverified_statement(envelope: str) -> Statement:
     """What an envelope says, unverified: for naming it in an error, never for deciding."""
     jws, _jwe = _lines(envelope)
     return _statement(_json_object(_decode(jws.split(".")[1]), "JWS payload"))
+
+
+def recipient(envelope: str) -> str:
+    """The thumbprint of the host key that an envelope says it is encrypted to, unverified."""
+    header = _json_object(_decode(_lines(envelope)[1].partition(".")[0]), "JWE header")
+    return str(header.get("kid"))
 
 
 def decrypt(envelope: str, statement: Statement, host_key: JWK) -> list[File]:

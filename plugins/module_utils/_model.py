@@ -23,6 +23,7 @@ MAX_ID = 2**32 - 2
 
 CHANGE_MODES = ("noop", "signal", "restart")
 ON_REMOVE = ("wipe", "keep")
+ON_EXPIRY = ("keep", "wipe")
 
 _NAMES = {
     # An environment and a mount together are a Docker volume name and a file name: 63 + 1 + 128 < 255.
@@ -240,10 +241,17 @@ class Options:
     on_remove: str = "wipe"
     owner: str = "default"
     expires_after: int = 0
+    on_expiry: str = "keep"
 
     def as_dict(self) -> dict[str, Any]:
-        """The options as they stand in the statement of an envelope."""
-        return dict(vars(self))
+        """The options as they stand in the statement of an envelope.
+
+        Without the default of what came after the first release: digests that hosts hold stay what they are.
+        """
+        options = dict(vars(self))
+        if self.on_expiry == "keep":
+            del options["on_expiry"]
+        return options
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Options:
@@ -252,14 +260,21 @@ class Options:
         unknown = sorted(set(given) - set(cls.__dataclass_fields__))
         if unknown:
             raise HostsealError(f"unknown option {shorten(unknown[0])}")
-        return cls(
+        made = cls(
             change_mode=check_choice("change_mode", given.get("change_mode", "noop"), CHANGE_MODES),
             change_signal=check_signal(given.get("change_signal", "SIGHUP")),
             splay=check_duration("splay", given.get("splay", 0)),
             on_remove=check_choice("on_remove", given.get("on_remove", "wipe"), ON_REMOVE),
             owner=check_name("owner", given.get("owner", "default")),
             expires_after=check_duration("expires_after", given.get("expires_after", 0)),
+            on_expiry=check_choice("on_expiry", given.get("on_expiry", "keep"), ON_EXPIRY),
         )
+        if made.on_expiry == "wipe" and not made.expires_after:
+            raise HostsealError("on_expiry: wipe needs expires_after: without it, nothing expires")
+        if made.on_expiry == "wipe" and made.on_remove == "keep":
+            # What a removed mount leaves to its containers has no envelope any more that could expire.
+            raise HostsealError("on_expiry: wipe and on_remove: keep contradict each other")
+        return made
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ MOUNT: dict[str, Any] = {
     "on_remove": {"type": "str", "choices": ["wipe", "keep"]},
     "owner": {"type": "str"},
     "expires_after": {"type": "str"},
+    "on_expiry": {"type": "str", "choices": ["keep", "wipe"]},
 }
 MOUNTS: dict[str, Any] = {
     "mounts": {

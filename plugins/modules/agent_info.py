@@ -63,6 +63,19 @@ agent:
       description: RFC 7638 thumbprint of the host's key.
       type: str
       sample: tqD0CbZwNNfkhXDA5LFNo6MdgGdzc2ANKq8NHcUkGmI
+    key_protection:
+      description:
+        - How the host's private key lies on the disk. V(file) in clear, for root alone, otherwise encrypted by V(host), a
+          key on the same disk, by V(tpm2), or by both together, V(host+tpm2). V(systemd-creds) when it can't be told.
+      type: str
+      sample: file
+    older_keys:
+      description:
+        - Keys that were rotated and not destroyed yet, each with V(kid), and V(needed) for whether a mount is still
+          sealed for it.
+      type: list
+      elements: dict
+      sample: []
     tmpfs:
       description: The memory file system with V(ok), V(noswap), V(size) and V(free) in bytes, and V(reason).
       type: dict
@@ -97,6 +110,14 @@ mounts:
     expires_at:
       description: When it expires. V(none) for never.
       type: int
+    delivered_at:
+      description: When it came to the host.
+      type: int
+      sample: 1767225600123
+    on_expiry:
+      description: What becomes of the files in running containers then, V(keep) or V(wipe).
+      type: str
+      sample: keep
     state_digest:
       description: Names what is delivered. Equal digests mean an equal state.
       type: str
@@ -118,7 +139,7 @@ mounts:
       elements: dict
       sample: [{"name": "db_password", "version": 3, "target": "db_password", "uid": 999, "gid": 0, "mode": "0400"}]
     live:
-      description: Whether its files are in memory.
+      description: Whether its files are in memory. They are not when it has users but they were wiped at its expiry.
       type: bool
       sample: true
     users:
@@ -148,12 +169,35 @@ problems:
   sample: ["a local Docker volume bears the name of mount 'prod.db': remove it with 'docker volume rm prod.db'"]
 """
 
+import base64
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client import (
     AgentClient,
     AgentError,
     AgentMissing,
 )
+
+CREDENTIAL_PATH = "/etc/hostseal/host.key.cred"
+# With which key systemd encrypted a credential: its first 16 bytes, see src/shared/creds-util.h of systemd.
+KINDS = {
+    "5a1c6a86df9d4096b1d5a65e0862f19a": "host",
+    "0c7cc07b117645919c4b0bea08bc20fe": "tpm2",
+    "faf7eb9341e3412ca1a436f95a29362f": "tpm2",
+    "93a894094874449090caf2fc93cab553": "host+tpm2",
+    "af4950a849134eb1a73846304ff30c05": "host+tpm2",
+}
+
+
+def protection(told, path=CREDENTIAL_PATH):
+    """What the agent TOLD of its key's file, and of one of systemd's credentials the key that it is encrypted by."""
+    if told != "systemd-creds":
+        return told
+    try:
+        with open(path, "rb") as file:
+            return KINDS.get(base64.b64decode(file.read(24)[:24])[:16].hex(), told)
+    except (OSError, ValueError):
+        return told
 
 
 def problems_of(status):
@@ -171,6 +215,10 @@ def problems_of(status):
         if mount["last_change"] and mount["last_change"]["reason"]:
             problems.append(
                 f"{mount['last_change']['mode']} after a change of {mount['volume']!r}: {mount['last_change']['reason']}"
+            )
+        if mount["users"] and not mount["live"]:
+            problems.append(
+                f"the running containers of mount {mount['volume']!r} have no files any more: deliver it anew"
             )
     docker = status["docker"]
     if not docker["ok"]:
@@ -191,7 +239,11 @@ def gather(client):
         return {"agent": {"installed": False}, "problems": []}
     users = status["docker"]["users"]
     return {
-        "agent": {"installed": True, **{name: status[name] for name in ("version", "host", "kid", "tmpfs")}},
+        "agent": {
+            "installed": True,
+            **{name: status[name] for name in ("version", "host", "kid", "older_keys", "tmpfs")},
+            "key_protection": protection(status["key_protection"]),
+        },
         "environments": status["environments"],
         "mounts": [{**mount, "containers": users.get(mount["volume"], [])} for mount in status["mounts"]],
         "problems": problems_of(status),

@@ -14,7 +14,7 @@ description:
   - Each record carries the hash of the one before. The whole log is checked each time, and RV(intact) tells of a record
     that was changed, taken out or put in later. That the newest records were cut off shows if RV(head) of an earlier
     run, kept elsewhere, is given as O(expected_head).
-  - The log of a host is in RV(hostseal.secrets.agent_info#module:audit), its lines have the same V(delivery).
+  - The log of a host is its file C(/var/log/hostseal/audit.jsonl), where lines have the same C(delivery).
 author:
   - hostseal contributors (@hostseal)
 options:
@@ -108,7 +108,7 @@ records:
     action:
       description:
         - What, one of C(environment.declared), C(environment.migrated), C(environment.keys_retired), C(environment.removed),
-          C(host.enrolled), C(host.key_replaced), C(host.retired), C(secret.created), C(secret.rotated),
+          C(host.enrolled), C(host.key_rotated), C(host.key_replaced), C(host.retired), C(secret.created), C(secret.rotated),
           C(secret.rolled_back), C(secret.pruned), C(secret.deleted), C(secret.rewrapped), C(mount.sealed), C(mount.delivered),
           C(mount.refused), C(mount.removed).
       type: str
@@ -152,7 +152,15 @@ head:
   description: Number and hash of the newest record, V(none) for an empty log. Keep it where the log's editor can't reach.
   returned: success
   type: dict
-  sample: {"number": 12, "hash": "9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e430635ab"}
+  contains:
+    number:
+      description: Its number.
+      type: int
+      sample: 12
+    hash:
+      description: Its hash.
+      type: str
+      sample: 9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e430635ab
 """
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._options import BACKEND, STORE, refuse_to_run_on_a_host

@@ -15,6 +15,8 @@ description:
   - Pins the environment's verification keys on the host, so that its agent takes envelopes of this environment
     from nobody else.
   - A key that has changed, on the host or in the store, is refused. Find out why before you say O(replace_key=true).
+  - A host that rotated its key with M(hostseal.secrets.host_identity) is enrolled with the new one at once. Its agent
+    proves that it has the old one too.
 author:
   - hostseal contributors (@hostseal)
 options:
@@ -105,7 +107,7 @@ environments:
       type: str
       sample: prod
     action:
-      description: One of V(enrolled), V(key_replaced), V(retired) and V(unchanged).
+      description: One of V(enrolled), V(key_rotated), V(key_replaced), V(retired) and V(unchanged).
       type: str
       sample: enrolled
     pinned:
@@ -162,6 +164,20 @@ def pin(client: AgentClient, request: dict, check: bool) -> dict:
     return pinned
 
 
+def prove(client: AgentClient, challenges: dict) -> dict:
+    """Have the agent answer challenges, by the thumbprint of the key they are for. Those it can't answer are left out."""
+    proofs = {}
+    for kid, challenge in challenges.items():
+        try:
+            proofs[kid] = client.prove(challenge)["proof"]
+        except AgentMissing:
+            break
+        except AgentError as error:
+            if error.status is None:
+                raise
+    return proofs
+
+
 def main() -> None:
     """The host's part: the action plugin hands over public keys in a parameter of its own."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
@@ -169,6 +185,8 @@ def main() -> None:
     if not request:
         module.fail_json(msg="this module is run by its action plugin of the same name")
     try:
+        if "challenges" in request:
+            module.exit_json(changed=False, proofs=prove(AgentClient(), request["challenges"]))
         module.exit_json(changed=False, pinned=pin(AgentClient(), request, module.check_mode))
     except AgentError as error:
         module.fail_json(msg=str(error))

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_identity
-short_description: Make the key pair of a host
+short_description: Make or rotate the key pair of a host
 version_added: 0.1.0
 description:
   - Makes an X25519 key pair on the host, for which envelopes are encrypted, and returns its public half.
   - The private key never leaves the host. A key that is there and good is never overwritten.
+  - With O(state=rotated) a new pair is made beside the old one, and the agent opens what is sealed for either, so
+    that there is no gap. A later run with O(state=present) destroys the old key, as soon as no mount of the host is
+    sealed for it any more.
   - A key file that is readable for others, not owned by root, a symbolic link or malformed is an error, and
     nothing is changed.
 author:
@@ -30,8 +33,24 @@ options:
         from then on.
     type: bool
     default: false
+  state:
+    description:
+      - V(rotated) always makes a new key pair. Restart the agent, enrol the host with M(hostseal.secrets.host) and deliver
+        its mounts with M(hostseal.secrets.mount) afterwards.
+    type: str
+    choices: [present, rotated]
+    default: present
+  key_protection:
+    description:
+      - How the private key lies on the disk. V(file) is a file that root alone can read, V(systemd-creds) one that
+        systemd encrypts by the TPM 2 of the host where there is one, else by a key of the host that lies on its disk too.
+      - A key is converted when it lies there in the other form. Both files are kept until an agent runs that was given
+        the wanted one.
+    type: str
+    choices: [file, systemd-creds]
+    default: file
   config_dir:
-    description: Directory of C(host.key) and C(host.json).
+    description: Directory of C(host.key) or C(host.key.cred), and C(host.json).
     type: path
     default: /etc/hostseal
 extends_documentation_fragment:
@@ -44,7 +63,8 @@ attributes:
   action:
     support: full
   idempotent:
-    support: full
+    support: partial
+    details: With O(state=rotated) it always makes a new key pair.
 seealso:
   - module: hostseal.secrets.host
 """
@@ -53,6 +73,17 @@ EXAMPLES = r"""
 - name: Make the host's key pair
   hostseal.secrets.host_identity:
   register: identity
+
+- name: Rotate it
+  hostseal.secrets.host_identity:
+    state: rotated
+  register: identity
+
+- name: Make the agent know the new key
+  ansible.builtin.systemd_service:
+    name: hostseald.service
+    state: restarted
+  when: identity.restart_needed
 
 - name: Show the public key
   ansible.builtin.debug:
@@ -74,60 +105,101 @@ public_key:
     kid: tqD0CbZwNNfkhXDA5LFNo6MdgGdzc2ANKq8NHcUkGmI
     kty: OKP
     x: hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo
+older_keys:
+  description: Thumbprints of keys that were rotated and are still needed to open what the host has.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+destroyed_keys:
+  description: Thumbprints of keys that were destroyed by this task.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+converting:
+  description:
+    - Whether the key still lies there in the other form too. Run the task again when the agent was started with the
+      wanted one.
+  returned: success
+  type: bool
+  sample: false
+restart_needed:
+  description: Whether there is an agent that was started with another name or other keys.
+  returned: success
+  type: bool
+  sample: false
 """
 
+import contextlib
+import glob
 import json
 import os
 import stat
+import subprocess
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope
+from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client import (
+    AgentClient,
+    AgentError,
+    AgentMissing,
+)
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
+
+# The name under which systemd hands it to the agent; it is bound into the encrypted one.
+CREDENTIAL = "host.key"
 
 
 class Identity:
-    """The two files in FOLDER. The private key is read and written here and goes nowhere else."""
+    """The two files in FOLDER. The private keys are read and written here and go nowhere else.
 
-    def __init__(self, folder):
+    SEALED is whether the key file is to be one of systemd's credentials; KEY_PATH is the wanted one, OTHER_PATH that of
+    the other form.
+    """
+
+    def __init__(self, folder, sealed=False):
         self.folder = folder
-        self.key_path = os.path.join(folder, "host.key")
+        self.sealed = sealed
+        self.key_path = os.path.join(folder, CREDENTIAL + ".cred" if sealed else CREDENTIAL)
+        self.other_path = os.path.join(folder, CREDENTIAL if sealed else CREDENTIAL + ".cred")
         self.name_path = os.path.join(folder, "host.json")
 
-    def load_public_key(self):
-        """The public JWK as a dict, None when there is no key yet; HostsealError when the key file is not to be trusted."""
+    def load_keys(self):
+        """The private keys, the newest first; none when there is no file, HostsealError when it is not to be trusted."""
+        for path in (self.key_path, self.other_path):
+            if os.path.lexists(path):
+                return _load_keys(path)
+        return []
+
+    def is_to_be_converted(self):
+        """Whether the key lies there in the other form alone."""
+        return os.path.lexists(self.other_path) and not os.path.lexists(self.key_path)
+
+    def is_converting(self):
+        """Whether the key lies there in the other form, too or alone."""
+        return os.path.lexists(self.other_path)
+
+    def write_keys(self, keys):
+        """Write KEYS where no key file of the wanted form is."""
+        temporary = _write(self.key_path, self._text(keys), 0o600)
         try:
-            # O_NONBLOCK: a FIFO must not hold us up.
-            handle = os.open(self.key_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise HostsealError(
-                f"{self.key_path} can't be opened ({error.strerror}): it must be a regular file, no link"
-            ) from None
-        try:
-            details = os.fstat(handle)
-            if not stat.S_ISREG(details.st_mode):
-                raise HostsealError(f"{self.key_path} is not a regular file: remove it and run again")
-            if details.st_uid != os.geteuid():
-                raise HostsealError(
-                    f"{self.key_path} belongs to uid {details.st_uid}, which could have read or changed it:"
-                    " remove it, run again, and enrol the host with replace_key"
-                )
-            if stat.S_IMODE(details.st_mode) & 0o077:
-                raise HostsealError(
-                    f"{self.key_path} has mode {stat.S_IMODE(details.st_mode):04o}, others could have read it:"
-                    " remove it, run again, and enrol the host with replace_key; or chmod 0600 if you know that nobody did"
-                )
-            text = os.read(handle, 1 << 16)
+            os.link(temporary, self.key_path)
         finally:
-            os.close(handle)
-        try:
-            key = _envelope.load_host_key(text, private=True)
-        except HostsealError as error:
-            raise HostsealError(
-                f"{self.key_path} is damaged: {error}. Restore it, or remove it, run again and enrol the host with replace_key"
-            ) from None
-        return key.export_public(as_dict=True)
+            os.unlink(temporary)
+        _sync(self.folder)
+
+    def drop_other_form(self):
+        """Overwrite and remove the key file of the other form."""
+        _shred(self.other_path, self.key_path)
+        _sync(self.folder)
+
+    def _text(self, keys):
+        text = _envelope.dump_host_keys(keys)
+        if not self.sealed:
+            return text
+        # By pipes: it is on no disk before it is encrypted.
+        return _systemd_creds(["encrypt", "--with-key=auto", f"--name={CREDENTIAL}", "-", "-"], text.encode()).decode()
 
     def load_name(self):
         """The host's name so far, None when there is none or its file is not readable as such."""
@@ -152,17 +224,64 @@ class Identity:
         """Make a key pair; the public JWK as a dict. A key that appears meanwhile is not overwritten."""
         key = _envelope.new_host_key()
         os.makedirs(self.folder, mode=0o755, exist_ok=True)
-        temporary = _write(self.key_path, key.export_private() + "\n", 0o600)
-        try:
-            os.link(temporary, self.key_path)
-        finally:
-            os.unlink(temporary)
+        self.write_keys([key])
+        return key
+
+    def replace_keys(self, keys):
+        """Put KEYS in the place of the present ones, whose file is overwritten before it goes."""
+        self.shred_leftovers()
+        temporary = _write(self.key_path, self._text(keys), 0o600)
+        # A second name, so that a later run finds what was not overwritten when this one is killed.
+        os.link(self.key_path, self.key_path + ".old")
+        os.rename(temporary, self.key_path)
         _sync(self.folder)
-        return key.export_public(as_dict=True)
+        self.shred_leftovers()
+
+    def shred_leftovers(self):
+        """Overwrite and remove key files that are not in use, also those of a run that was killed."""
+        unfinished = glob.glob(os.path.join(glob.escape(self.folder), "host.*.new"))
+        for path in (self.key_path + ".old", self.other_path + ".old", *unfinished):
+            with contextlib.suppress(FileNotFoundError):
+                _shred(path, self.key_path, self.other_path)
+        _sync(self.folder)
 
     def write_name_file(self, text):
         os.rename(_write(self.name_path, text, 0o644), self.name_path)
         _sync(self.folder)
+
+
+def _load_keys(path):
+    """The private keys of a file; HostsealError when it is not to be trusted."""
+    try:
+        # O_NONBLOCK: a FIFO must not hold us up.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostsealError(f"{path} can't be opened ({error.strerror}): it must be a regular file, no link") from None
+    try:
+        details = os.fstat(handle)
+        if not stat.S_ISREG(details.st_mode):
+            raise HostsealError(f"{path} is not a regular file: remove it and run again")
+        if details.st_uid != os.geteuid():
+            raise HostsealError(
+                f"{path} belongs to uid {details.st_uid}, which could have read or changed it:"
+                " remove it, run again, and enrol the host with replace_key"
+            )
+        if stat.S_IMODE(details.st_mode) & 0o077:
+            raise HostsealError(
+                f"{path} has mode {stat.S_IMODE(details.st_mode):04o}, others could have read it:"
+                " remove it, run again, and enrol the host with replace_key; or chmod 0600 if you know that nobody did"
+            )
+        text = os.read(handle, 1 << 16)
+    finally:
+        os.close(handle)
+    try:
+        if path.endswith(".cred"):
+            text = _systemd_creds(["decrypt", f"--name={CREDENTIAL}", "-", "-"], text)
+        return _envelope.load_host_keys(text)
+    except HostsealError as error:
+        raise HostsealError(
+            f"{path} is damaged: {error}. Restore it, or remove it, run again and enrol the host with replace_key"
+        ) from None
 
 
 def _write(path, text, mode):
@@ -177,6 +296,29 @@ def _write(path, text, mode):
     return temporary
 
 
+def _systemd_creds(arguments, data=None):
+    """What systemd-creds(1) answers; its own words are not repeated, as it was given a key."""
+    try:
+        # Plain Python, tested without a module. pylint: disable-next=ansible-bad-function
+        done = subprocess.run(["systemd-creds", *arguments], input=data, capture_output=True, timeout=60, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        raise HostsealError(f"systemd-creds can't be run ({type(error).__name__})") from None
+    if done.returncode:
+        raise HostsealError(f"systemd-creds {arguments[0]} failed with status {done.returncode}: see the journal")
+    return done.stdout
+
+
+def _shred(path, *spared):
+    """Overwrite a file with zeros and remove it; only its name goes if it is one of SPARED under another one."""
+    with open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "wb") as file:
+        in_use = [os.stat(other) for other in spared if os.path.lexists(other)]
+        if not any(os.path.samestat(os.fstat(file.fileno()), other) for other in in_use):
+            file.write(bytes(os.fstat(file.fileno()).st_size))
+            file.flush()
+            os.fsync(file.fileno())
+    os.unlink(path)
+
+
 def _sync(folder):
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -185,32 +327,90 @@ def _sync(folder):
         os.close(handle)
 
 
-def ensure(identity, name, rename, check):
-    """Bring the files to what they should be: the result for Ansible."""
-    public_key = identity.load_public_key()
+def ensure(identity, name, rename, check, rotate=False, client=None):
+    """Bring the files to what they should be: the result for Ansible. CLIENT is the agent's, when there may be one."""
+    keys = identity.load_keys()
     known = identity.load_name()
-    if public_key is not None and known is not None and known != name and not rename:
+    if keys and known is not None and known != name and not rename:
         raise HostsealError(
             f"this host is {known!r} in {identity.name_path}, not {name!r}: say rename: true if it has a new name,"
             " or check whom this task talks to"
         )
-    made = public_key is None
+    before = _described(known, [key.thumbprint() for key in keys]) if keys else ""
+    status = _status(client)
+    destroyed = []
+    made = not keys or rotate
+    if not check and keys:
+        identity.shred_leftovers()
+    if rotate and len(keys) == _envelope.MAX_HOST_KEYS:
+        raise HostsealError(
+            f"this host has {len(keys)} keys already: deliver its mounts, so that the older ones can be destroyed"
+        )
+    converts = identity.is_to_be_converted()
+    if converts and not check:
+        identity.write_keys(keys)
     if made and not check:
-        public_key = identity.make_key()
+        if keys:
+            keys = [_envelope.new_host_key(), *keys]
+            identity.replace_keys(keys)
+        else:
+            keys = [identity.make_key()]
+    elif not made:
+        destroyed = _not_needed(keys, status)
+        if destroyed and not check:
+            for kid in destroyed:
+                client.forget_key(kid)
+            keys = [key for key in keys if key.thumbprint() not in destroyed]
+            identity.replace_keys(keys)
+    public_key = keys[0].export_public(as_dict=True) if keys else None
     text = identity.wanted_name_file(name, public_key)
     named = made or not identity.name_file_is(text)
     if named and not check:
         identity.write_name_file(text)
-    kid = public_key["kid"] if public_key else "a new key"
+    protection = "systemd-creds" if identity.sealed else "file"
+    # An agent that is started with the other file goes on to need it.
+    dropped = identity.is_converting() and status is not None and status.get("key_protection", "file") == protection
+    if dropped and not check:
+        identity.drop_other_form()
+    kids = [key.thumbprint() for key in keys]
+    remaining = [kid for kid in kids if kid not in destroyed]
+    after = _described(name, ["a new key", *remaining] if check and made else remaining)
     return {
-        "changed": made or named,
+        "changed": made or named or converts or dropped or bool(destroyed),
         "host": name,
         "public_key": public_key,
-        "diff": {
-            "before": "" if made else f"host {known}, key {kid}\n",
-            "after": f"host {name}, key {kid}\n",
-        },
+        "older_keys": remaining[1:],
+        "destroyed_keys": destroyed,
+        # Systemd keeps what it handed over until the next start, a destroyed key too.
+        "converting": identity.is_converting(),
+        "restart_needed": status is not None
+        and (bool(destroyed) or status["host"] != name or status["kid"] not in kids[:1]),
+        "diff": {"before": before, "after": after},
     }
+
+
+def _described(name, kids):
+    return f"host {name}, key {kids[0]}\n" + "".join(f"older key {kid}\n" for kid in kids[1:])
+
+
+def _status(client):
+    """What the agent says; None when there is none, or none that works."""
+    try:
+        return client.status() if client else None
+    except AgentMissing:
+        return None
+    except AgentError as error:
+        if error.status is None:
+            return None
+        raise
+
+
+def _not_needed(keys, status):
+    """Thumbprints of older keys that an agent which knows the newest one does not need."""
+    if status is None or status["kid"] != keys[0].thumbprint():
+        return []
+    needed = {key["kid"] for key in status["older_keys"] if key["needed"]}
+    return [key.thumbprint() for key in keys[1:] if key.thumbprint() not in needed]
 
 
 def main():
@@ -218,19 +418,36 @@ def main():
         argument_spec={
             "name": {"type": "str"},
             "rename": {"type": "bool", "default": False},
+            "state": {"type": "str", "choices": ["present", "rotated"], "default": "present"},
+            "key_protection": {
+                "type": "str",
+                "choices": ["file", "systemd-creds"],
+                "default": "file",
+                "no_log": False,
+            },
             "config_dir": {"type": "path", "default": "/etc/hostseal"},
         },
         supports_check_mode=True,
     )
     name = module.params["name"]
-    identity = Identity(module.params["config_dir"])
+    identity = Identity(module.params["config_dir"], sealed=module.params["key_protection"] == "systemd-creds")
     if not _envelope.HAS_JWCRYPTO:
         # A bare host in check mode: the package comes with the same run.
-        if module.check_mode and not os.path.lexists(identity.key_path):
-            module.exit_json(changed=True, host=name, public_key=None)
+        if module.check_mode and not os.path.lexists(identity.key_path) and not identity.is_converting():
+            module.exit_json(
+                changed=True,
+                host=name,
+                public_key=None,
+                older_keys=[],
+                destroyed_keys=[],
+                converting=False,
+                restart_needed=False,
+            )
         module.fail_json(msg=missing_required_lib("jwcrypto"))
+    rotate = module.params["state"] == "rotated"
     try:
-        module.exit_json(**ensure(identity, check_name("host", name), module.params["rename"], module.check_mode))
+        checked = check_name("host", name)
+        module.exit_json(**ensure(identity, checked, module.params["rename"], module.check_mode, rotate, AgentClient()))
     except HostsealError as error:
         module.fail_json(msg=str(error))
     except OSError as error:

@@ -34,8 +34,8 @@ class _Holding:
         sealed = [(secret, secret.version) for secret in self.statement.secrets]
         if self.receipt is None or self.receipt.state_digest == self.statement.state_digest:
             return sealed
-        confirmed = [(secret["name"], secret["version"]) for secret in self.receipt.secrets]
-        numbers = dict(confirmed)
+        confirmed = sorted((secret["name"], secret["version"]) for secret in self.receipt.secrets)
+        numbers = dict(confirmed)  # of several versions of one secret the newest: it is the one that is not pinned
         return [
             (secret, number if (secret.name, number) in confirmed else numbers[secret.name])
             for secret, number in sealed

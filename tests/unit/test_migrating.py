@@ -545,13 +545,14 @@ def test_kill_at_each_call_of_a_backend_leaves_the_old_state(ready: Place, monke
         raise ZeroDivisionError
     assert (len(old.made), len(new.made)) == (3, 8)
 
-    for call in range(len(old.made)):
-        work = lambda _number, at=call: migrate(ready, old=Watched(ready.backend(), dies_at(at)))  # noqa: E731
-        assert in_processes(1, work) == [-signal.SIGKILL]
+    calls_of_old, calls_of_new = len(old.made), len(new.made)
+    for call in range(calls_of_old):
+        old = Watched(ready.backend(), dies_at(call))
+        assert in_processes(1, lambda _number, old=old: migrate(ready, old=old)) == [-signal.SIGKILL]
         assert whole_state(ready) == before
-    for call in range(len(new.made)):
-        work = lambda _number, at=call: migrate(ready, new=Watched(ready.backend("other"), dies_at(at)))  # noqa: E731
-        assert in_processes(1, work) == [-signal.SIGKILL]
+    for call in range(calls_of_new):
+        new = Watched(ready.backend("other"), dies_at(call))
+        assert in_processes(1, lambda _number, new=new: migrate(ready, new=new)) == [-signal.SIGKILL]
         assert whole_state(ready) == before
     assert migrate(ready).key_name == "other"
     assert opened(ready) == values
@@ -616,8 +617,13 @@ def test_declarations_wait_for_a_migration_and_go_to_the_new_key(ready: Place) -
         options = {"state": "present", "on_difference": "fail", "name": f"n{number}", "value": "x"}
         with ready.store() as store, store.transaction() as transaction:
             found = transaction.environment("prod")
-            backend = lambda: ready.backend(found.key_name)  # noqa: E731
-            declare(transaction, "prod", backend, [Declaration.from_options(options)], False)
+            declare(
+                transaction,
+                "prod",
+                lambda: ready.backend(found.key_name),
+                [Declaration.from_options(options)],
+                False,
+            )
 
     values = opened(ready)
     assert in_processes(6, work) == [0] * 6

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -252,8 +253,8 @@ def test_killed_at_each_call_of_a_backend(site: Site, start: str, monkeypatch: p
     calls = {"localkey": 3, "vault": 8} if kind == "vault" else {"localkey": 8, "vault": 3}
     for watched, count in calls.items():
         for call in range(count):
-            work = lambda _number, at=call, of=watched: migrate(site, "prod", kind, of, dies_at(at))  # noqa: E731
-            assert in_processes(1, work) == [-signal.SIGKILL]
+            work = functools.partial(migrate, site, "prod", kind, watched, dies_at(call))
+            assert in_processes(1, lambda _number, work=work: work()) == [-signal.SIGKILL]
             assert site.stored.whole() == whole
     assert len(migrate(site, "prod", kind)) == calls[kind]
     assert (site.stored.values(), site.stored.record().backend) == (values, kind)

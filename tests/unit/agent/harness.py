@@ -92,13 +92,14 @@ class Environment:
         host: str | None = None,
         options: dict[str, Any] | None = None,
         version: int = 1,
+        version_id: str | None = None,
     ) -> str:
         """A sealed mount, newer than all before unless ISSUED_AT says otherwise."""
         files = {"db_password": b"s3cret"} if files is None else files
         if issued_at is None:
             self.issued_at += 1
             issued_at = self.issued_at
-        versions = [(version, os.urandom(8).hex(), value) for value in files.values()]
+        versions = [(version, version_id or os.urandom(8).hex(), value) for value in files.values()]
         public = envelopes.load_host_key(self.host_key.export_public())
         mount = self.mount(name, files, options)
         draft = envelopes.encrypt(mount, host or self.host, public, self.kid, issued_at, versions)
@@ -133,6 +134,7 @@ class RunningAgent:
         self.root = root
         self.host = host
         self.host_key = host_key or envelopes.new_host_key()
+        self.older_keys: list[JWK] = []
         self.arguments: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.volumes = root / "run/hostseal/volumes"
@@ -150,14 +152,14 @@ class RunningAgent:
             root / "credentials",
         ):
             folder.mkdir(parents=True)
-        for folder in ("users", "changes"):
+        for folder in ("users", "changes", "metrics"):
             (root / "run/hostseal" / folder).mkdir()
         self.save_identity()
         self._mounted: list[Path] = []
         self._listeners = [self._listen(path) for path in (self.plugin_socket, self.control_socket)]
 
     def save_identity(self) -> None:
-        (self.root / "credentials/host.key").write_text(self.host_key.export_private())
+        (self.root / "credentials/host.key").write_text(envelopes.dump_host_keys([self.host_key, *self.older_keys]))
         public = self.host_key.export_public(as_dict=True)
         (self.root / "credentials/host.json").write_text(json.dumps({"host": self.host, "jwk": public}))
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hostseald._agent
 import pytest
 from hostseald._agent import Agent
 from hostseald._audit import Audit
@@ -155,6 +156,22 @@ def stage(bare: RunningAgent) -> Stage:
 
 def nothing(_agent: Agent) -> None:
     return None
+
+
+def test_wiping_what_expired(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.old = stage.prod.envelope(files=OLD, options={"expires_after": "1h", "on_expiry": "wipe"})
+    two_hours_later = hostseald._agent._milliseconds() + 7_200_000
+
+    def wipe(agent: Agent) -> None:
+        monkeypatch.setattr(hostseald._agent, "_milliseconds", lambda: two_hours_later)
+        assert agent._wipe_expired() is None
+
+    for step in stage.crashes(lambda agent: agent.mount("prod.db", USER), wipe):
+        stage.do(wipe)
+        assert stage.seen() == {}, step
+        assert stage.volume.is_dir()
+        stage.do(lambda agent: agent.unmount("prod.db", USER))
+        assert not stage.volume.exists()
 
 
 def test_deliver_while_live(stage: Stage) -> None:

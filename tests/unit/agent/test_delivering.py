@@ -251,7 +251,7 @@ class TestRollover:
         theirs = stranger.key_set(9000)
         good = both(prod, new)
         bare = Environment("bare", host_key=agent.host_key)
-        for text in (f"{good}\n{theirs}", f"{theirs}\n{good}", f"{good.split(chr(10))[0]}\n{theirs}"):
+        for text in (f"{good}\n{theirs}", f"{theirs}\n{good}", f"{good.split(chr(10), maxsplit=1)[0]}\n{theirs}"):
             for environment in (prod, bare):
                 for replace_key in (False, True):
                     status, answer = agent.pin(environment, text, replace_key=replace_key)

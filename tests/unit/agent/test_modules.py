@@ -24,7 +24,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client imp
 )
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import load_host_key
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
-from ansible_collections.hostseal.secrets.plugins.modules.agent_info import gather
+from ansible_collections.hostseal.secrets.plugins.modules.agent_info import gather, protection
 from ansible_collections.hostseal.secrets.plugins.modules.host import pin
 from ansible_collections.hostseal.secrets.plugins.modules.host_identity import Identity, ensure
 from ansible_collections.hostseal.secrets.plugins.modules.mount import deliver
@@ -254,3 +254,23 @@ def test_equal_sources_give_equal_bytes() -> None:
 
 def test_the_agent_has_the_collections_version() -> None:
     assert yaml.safe_load((CHECKOUT / "galaxy.yml").read_text())["version"] == VERSION
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        # The second is the beginning of the example in systemd's own documentation, systemd.io/CREDENTIALS.
+        ("Whxqht+dQJax1aZeCGLxmgAAAAABAAAADAAAABAAAAA=", "host"),
+        ("k6iUCUh0RJCQyvL8k8q1UyAAAAABAAAADAAAABAAAAC1", "host+tpm2"),
+        ("DHzAexF2RZGcSwvqCLwg/gAAAAABAAAADAAAABAAAAC1", "tpm2"),
+        ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "systemd-creds"),
+        ("", "systemd-creds"),
+        (None, "systemd-creds"),
+    ],
+)
+def test_what_a_key_is_encrypted_by(tmp_path: Path, content: str | None, kind: str) -> None:
+    path = tmp_path / "host.key.cred"
+    if content is not None:
+        path.write_text(content)
+    assert protection("systemd-creds", str(path)) == kind
+    assert protection("file", str(path)) == "file"

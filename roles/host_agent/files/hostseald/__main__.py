@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import os
 import signal
 import socket
@@ -32,6 +33,7 @@ def run_agent(paths: Paths, options: argparse.Namespace) -> None:
     from ._agent import Agent
     from ._audit import Audit
     from ._host import load_host
+    from ._metrics import Metrics, forget_metrics
 
     # A request is a few short turns of several threads; Python's 5 ms between two of them would be most of its time.
     sys.setswitchinterval(0.0002)
@@ -41,8 +43,13 @@ def run_agent(paths: Paths, options: argparse.Namespace) -> None:
     host = load_host(os.environ.get("CREDENTIALS_DIRECTORY", ""))
     audit = Audit(paths.audit, host.name)
     owner_of_zero = (options.uid_offset, options.gid_offset)
-    agent = Agent(paths, host, audit, quiet=options.quiet, gap=options.gap, owner_of_zero=owner_of_zero)
+    agent = Agent(paths, host, audit, options.quiet, options.gap, owner_of_zero, options.key_protection)
     agent.start()
+    if options.metrics:
+        status = functools.partial(agent.status, docker=False, examine=False)
+        Metrics(paths.metrics, status, audit.counts, options.metrics_interval).start()
+    else:
+        forget_metrics(paths.metrics)
     plugin = _plugin_api.PluginApi(agent)
     control = _control_api.ControlApi(agent)
     server = Server(
@@ -101,6 +108,11 @@ def main(arguments: list[str]) -> int:
         "--quiet", type=float, default=QUIET_SECONDS, help="seconds without a mount before counts are checked"
     )
     parser.add_argument("--gap", type=float, default=GAP_SECONDS, help="seconds between the two checks")
+    parser.add_argument("--metrics", action="store_true", help="write a file for node_exporter's textfile collector")
+    parser.add_argument("--metrics-interval", type=float, default=30.0, help="seconds between two writes of that file")
+    parser.add_argument(
+        "--key-protection", default="file", choices=("file", "systemd-creds"), help="in what kind of file the key lies"
+    )
     parser.add_argument("--idle", type=float, default=60.0, help="seconds after which the Docker helper ends")
     parser.add_argument("--root", default="/", help="another root directory, for tests")
     options = parser.parse_args(arguments)

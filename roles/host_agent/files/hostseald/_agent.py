@@ -14,7 +14,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,15 +24,28 @@ from . import VERSION
 from ._audit import Audit, describe
 from ._changes import Changes
 from ._docker_client import ENDED, DockerClient
-from ._envelope import File, KeySet, Statement, decrypt, read_key_set, read_statement, unverified_statement
+from ._envelope import (
+    File,
+    KeySet,
+    Statement,
+    decrypt,
+    read_key_set,
+    read_statement,
+    recipient,
+    unverified_statement,
+)
+from ._expiry import Expiry
 from ._host import Host
 from ._later import Later
 from ._model import HostsealError, mode_text, split_volume
 from ._paths import Paths
+from ._proof import answer_challenge
 from ._reconcile import GAP_SECONDS, QUIET_SECONDS, Reconciler, looks_like_docker
 from ._state import Pin, State
 from ._users import Users
 from ._volumes import Volumes
+
+_WIPE_AGAIN_MILLISECONDS = 5000
 
 
 class RefusedError(HostsealError):
@@ -73,8 +86,10 @@ class Agent:
         quiet: float = QUIET_SECONDS,
         gap: float = GAP_SECONDS,
         owner_of_zero: tuple[int, int] = (0, 0),
+        key_protection: str = "file",
     ) -> None:
         self.host = host
+        self._key_protection = key_protection
         self._audit = audit
         self._state = State(paths.state)
         self._users = Users(paths.users)
@@ -83,10 +98,12 @@ class Agent:
         self._changes = Changes(paths.changes, self._docker, audit)
         self._reconciler = Reconciler(self._users, self._docker, self._drop_leaked, quiet, gap)
         self._later = Later(1.0, self._tidy)
+        self._expiry = Expiry(self._wipe_expired)
         self._held: dict[str, Held] = {}
         self._locks: dict[str, _Locks] = {}
         self._locks_guard = threading.Lock()
         self._pin_lock = threading.Lock()
+        self._older_keys_lock = threading.Lock()
 
     # -- start ------------------------------------------------------------------------------------------------------
 
@@ -99,6 +116,7 @@ class Agent:
                 self._mend(volume)
         except (HostsealError, OSError) as error:
             self._audit.write("refusal", {"what": "start", "reason": _text(error)})
+        self._expiry.ask(self._wipe_expired())
         self._changes.start()
         self._reconciler.start()
 
@@ -116,6 +134,7 @@ class Agent:
             self._volumes.prepare(volume, statement.issued_at, files)
             self._changes.schedule(volume, statement.options, statement.issued_at)
             self._volumes.publish(volume, statement.issued_at)
+            self._later.ask(volume)
         except (HostsealError, OSError) as error:
             self._audit.write("refusal", {"what": "refresh", "volume": volume, "reason": _text(error)})
 
@@ -123,6 +142,33 @@ class Agent:
         """A moment after a swap: remove the generation before."""
         with suppress(OSError), self._lock(volume).mount:
             self._volumes.settle(volume)
+
+    def _wipe_expired(self) -> int | None:
+        """Wipe what running containers have of expired envelopes that want it; when the next one is due, see Expiry."""
+        due = []
+        for volume in self._users.volumes():
+            with self._lock(volume).mount:
+                expires_at = self._wiped_at(self._find(volume))
+                if expires_at is None or self._volumes.current(volume) is None:
+                    continue
+                if expires_at > _milliseconds():
+                    due.append(expires_at)
+                    continue
+                try:
+                    self._volumes.wipe(volume, held=True)
+                except OSError as error:
+                    self._audit.write("refusal", {"what": "expiry", "volume": volume, "reason": _text(error)})
+                    due.append(_milliseconds() + _WIPE_AGAIN_MILLISECONDS)
+                    continue
+            self._audit.write("wipe", {"volume": volume, "why": "its envelope expired", "expires_at": expires_at})
+        return min(due, default=None)
+
+    @staticmethod
+    def _wiped_at(held: Held | None) -> int | None:
+        """When the files of an envelope are to be wiped, in milliseconds; None for never."""
+        if held is None or held.statement is None or held.statement.options.on_expiry != "wipe":
+            return None
+        return held.statement.expires_at
 
     # -- Docker's side ----------------------------------------------------------------------------------------------
 
@@ -149,6 +195,7 @@ class Agent:
                 f'hostseal: mount "{volume}" on host "{self.host.name}" is refused: {_text(error)}'
             ) from None
         self._reconciler.wake()
+        self._expiry.ask(self._wiped_at(held))
         details = describe(held.statement) if held.statement else {"volume": volume}
         self._audit.write("mount", {**details, "issued_at": issued_at, "id": user, "count": before + 1})
         return self._volumes.path(volume)
@@ -163,8 +210,11 @@ class Agent:
                 raise RefusedError(reason)
             return held.statement.issued_at
         statement, files = self._open(volume, held)
+        another = self._volumes.current(volume) is not None
         self._volumes.prepare(volume, statement.issued_at, files)
         self._volumes.publish(volume, statement.issued_at)
+        if another:
+            self._later.ask(volume)
         return statement.issued_at
 
     def unmount(self, volume: str, user: str) -> None:
@@ -256,7 +306,10 @@ class Agent:
         for volume in self._state.volumes():
             if split_volume(volume)[0] != environment:
                 continue
-            envelope = self._state.envelope(volume)
+            try:
+                envelope = self._state.envelope(volume)
+            except FileNotFoundError:  # taken away since
+                continue
             if _is_signed(envelope, pin.keys) and not _is_signed(envelope, key_set.keys):
                 raise RefusedError(f"mount {volume!r} is still sealed under a key that the set leaves out")
 
@@ -264,7 +317,10 @@ class Agent:
         """Take an envelope. With the receipt it is verified, on disk, and its bytes are seen by running containers."""
         with self._lock(volume).deliver:
             try:
-                return self._deliver(volume, envelope)
+                # What comes under an older key must be on disk before that key is asked for, or refused after it is gone.
+                is_older = self.host.older_kids and recipient(envelope) != self.host.kid
+                with self._older_keys_lock if is_older else nullcontext():
+                    return self._deliver(volume, envelope)
             except (HostsealError, OSError) as error:
                 reason = f"envelope for {volume!r} is refused by host {self.host.name!r}: {_text(error)}"
                 self._audit.write("refusal", {"what": "deliver", "volume": volume, "reason": reason})
@@ -291,7 +347,7 @@ class Agent:
                 f"its time of issue {statement.issued_at} is not after {mark}, the newest accepted so far"
             )
         _refuse_expired(statement)
-        files = decrypt(envelope, statement, self.host.key)
+        files = self._decrypt(envelope, statement)
         digest = statement.state_digest
         held = Held(statement, examined=pin, digest=_sha256(envelope))
 
@@ -311,10 +367,13 @@ class Agent:
             users = self._users.total(volume)
             if users and self._volumes.current(volume) != statement.issued_at:
                 self._volumes.prepare(volume, statement.issued_at, files)
-                if before is None or before.statement is None or before.statement.state_digest != digest:
+                vanished = self._volumes.current(volume) is None
+                if vanished or before is None or before.statement is None or before.statement.state_digest != digest:
                     self._changes.schedule(volume, statement.options, statement.issued_at)
                 self._volumes.publish(volume, statement.issued_at)
                 self._later.ask(volume)
+        if users:
+            self._expiry.ask(self._wiped_at(held))
         if not again:
             self._audit.write("deliver", {**describe(statement), "users": users})
         return {
@@ -366,10 +425,49 @@ class Agent:
         self._audit.write("wipe", {"volumes": sorted(volumes), "why": "everything is to be forgotten"})
         return {"changed": bool(volumes)}
 
-    def status(self, docker: bool) -> dict[str, Any]:
-        """Everything a person or a module wants to know; see the control API."""
+    def prove(self, challenge: str) -> dict[str, Any]:
+        """Answer a control node that wants to know whether the holder of an older key has the present one."""
+        try:
+            proof = answer_challenge(challenge, self.host.name, self.host.keys(), self.host.key)
+        except HostsealError as error:
+            reason = f"host {self.host.name!r} gives no proof for its key: {error}"
+            self._audit.write("refusal", {"what": "proof", "reason": reason})
+            raise RefusedError(reason) from None
+        self._audit.write("proof", {"kid": self.host.kid})
+        return {"kid": self.host.kid, "proof": proof}
+
+    def forget_key(self, kid: str) -> dict[str, Any]:
+        """Give up an older key for good; refused while an envelope needs it."""
+        with self._older_keys_lock:
+            if kid == self.host.kid:
+                raise RefusedError(f"{kid} is the key of host {self.host.name!r}, not an older one")
+            if kid not in self.host.older_kids:
+                return {"changed": False}
+            if kid in self._needed_kids():
+                raise RefusedError(f"key {kid} of host {self.host.name!r} is still needed: deliver its mounts anew")
+            self.host.forget(kid)
+        self._audit.write("key_destroyed", {"kid": kid, "present": self.host.kid})
+        return {"changed": True}
+
+    def _needed_kids(self) -> set[str]:
+        """The older keys that must stay: with no envelope under the new key, nobody may know of that one yet."""
+        if not self.host.older_kids:
+            return set()
+        used = set()
+        for volume in self._state.volumes():
+            with suppress(HostsealError, OSError):  # a damaged one opens with no key
+                used.add(recipient(self._state.envelope(volume)))
+        return set(self.host.older_kids) if self.host.kid not in used else used & set(self.host.older_kids)
+
+    def status(self, docker: bool, examine: bool = True) -> dict[str, Any]:
+        """Everything a person or a module wants to know; see the control API.
+
+        Without EXAMINE no envelope is opened, and one that nobody asked for since the start counts as good.
+        """
         volumes = self._state.volumes()
-        mounts = [self._mount_status(volume, held) for volume in volumes if (held := self._find(volume)) is not None]
+        mounts = [
+            self._mount_status(volume, held, examine) for volume in volumes if (held := self._find(volume)) is not None
+        ]
         marks = {volume: self._state.saved_mark(volume) for volume in self._state.marks()}
         for mount in mounts:
             if mount["issued_at"] is not None:
@@ -379,6 +477,8 @@ class Agent:
             "version": VERSION,
             "host": self.host.name,
             "kid": self.host.kid,
+            "older_keys": self._older_keys(),
+            "key_protection": self._key_protection,
             "tmpfs": self._volumes.status(),
             "environments": {
                 environment: {"kids": pin.kids, "issued_at": pin.issued_at}
@@ -391,8 +491,13 @@ class Agent:
             status["docker"] = self._docker_status(volumes)
         return status
 
-    def _mount_status(self, volume: str, held: Held) -> dict[str, Any]:
-        self._examine(volume, held)
+    def _older_keys(self) -> list[dict[str, Any]]:
+        needed = self._needed_kids()
+        return [{"kid": kid, "needed": kid in needed} for kid in self.host.older_kids]
+
+    def _mount_status(self, volume: str, held: Held, examine: bool) -> dict[str, Any]:
+        if examine:
+            self._examine(volume, held)
         environment, mount = split_volume(volume)
         statement = held.statement
         reason = self._why_not(held)
@@ -405,8 +510,10 @@ class Agent:
             "issued_at": statement.issued_at if statement else None,
             "expires_at": statement.expires_at if statement else None,
             "state_digest": statement.state_digest if statement else None,
+            "delivered_at": self._state.delivered_at(volume),
+            "on_expiry": statement.options.on_expiry if statement else None,
             "owner": statement.options.owner if statement else None,
-            "valid": reason is None,
+            "valid": reason is None and statement is not None,
             "reason": reason,
             "secrets": [
                 {
@@ -419,7 +526,7 @@ class Agent:
                 }
                 for ref in (statement.secrets if statement else ())
             ],
-            "live": users > 0,
+            "live": users > 0 and self._volumes.current(volume) is not None,
             "users": users,
             "pending": pending,
             "last_change": last,
@@ -486,13 +593,16 @@ class Agent:
                 statement = read_statement(envelope, pin.keys)
             if (statement.volume, statement.host) != (volume, self.host.name):
                 raise RefusedError(f"it is for mount {statement.volume!r} of host {statement.host!r}")
-            files = decrypt(envelope, statement, self.host.key)
+            files = self._decrypt(envelope, statement)
         except HostsealError as error:
             held.reason, held.examined, held.digest = str(error), pin, None
             raise
         held.statement, held.reason, held.examined, held.digest = statement, None, pin, digest
         _refuse_expired(statement)
         return statement, files
+
+    def _decrypt(self, envelope: str, statement: Statement) -> list[File]:
+        return decrypt(envelope, statement, self.host.key_of(recipient(envelope)))
 
     def _examine(self, volume: str, held: Held) -> None:
         """Make HELD.reason true of the keys that are pinned now; costs nothing when it is already."""

@@ -27,6 +27,7 @@ def describe(statement: Statement) -> dict[str, Any]:
     return {
         "volume": statement.volume,
         "issued_at": statement.issued_at,
+        "delivery": f"{statement.host}/{statement.volume}/{statement.issued_at}",
         "secrets": [{"name": ref.name, "version": ref.version} for ref in statement.secrets],
     }
 
@@ -39,11 +40,16 @@ class Audit:
         self._host = host
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lost = 0
+        self._lock = threading.Lock()
+        self._counts: dict[tuple[str, str], int] = {}
         self._thread = threading.Thread(target=self._write_all, daemon=True)
         self._thread.start()
 
     def write(self, event: str, details: Mapping[str, Any]) -> None:
         """Queue one line; returns at once."""
+        kind = (event, str(details.get("what", "")))
+        with self._lock:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
         if self._queue.qsize() > 10_000:
             self._lost += 1
             return
@@ -53,6 +59,11 @@ class Audit:
         if self._lost:
             line["lost_lines"], self._lost = self._lost, 0
         self._queue.put(json.dumps(line))
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many lines there were since the start, by (event, what)."""
+        with self._lock:
+            return dict(self._counts)
 
     def close(self, seconds: float) -> None:
         """Write what is queued, for SECONDS at most."""

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The control socket: pin keys, deliver and remove envelopes, wipe, status. Errors are {"reason": text}."""
+"""The control socket: pin keys, deliver and remove envelopes, prove and forget host keys, wipe, status. Errors are {"reason": text}."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ class ControlApi:
             return 200, self._route(request)
         except HostsealError as error:
             raise HttpError(409, str(error)) from None
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            raise HttpError(409, f"a disk of the host failed: {error.strerror}{where}") from None
 
     def _route(self, request: Request) -> dict[str, Any]:
         version, _slash, rest = request.path[1:].partition("/")
@@ -40,6 +43,10 @@ class ControlApi:
         if route in ("PUT v1/mounts/", "DELETE v1/mounts/"):
             split_volume(name)
             return self._agent.deliver(name, _text(request)) if request.method == "PUT" else self._agent.remove(name)
+        if route == "POST v1/proof":
+            return self._agent.prove(_text(request))
+        if route == "DELETE v1/keys/":
+            return self._agent.forget_key(name)
         if route == "POST v1/wipe":
             return self._agent.wipe_all()
         raise HttpError(404, "there is no such request")

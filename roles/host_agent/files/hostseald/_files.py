@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 
-def replace_file(path: str, data: bytes, durable: bool) -> None:
+def replace_file(path: str, data: bytes, durable: bool, mode: int = 0o600) -> None:
     """Write DATA to PATH at once; with DURABLE it is there after a power cut too. OSError leaves the old content."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}")
@@ -19,6 +19,8 @@ def replace_file(path: str, data: bytes, durable: bool) -> None:
     try:
         with open(os.open(temporary, flags, 0o600), "wb") as file:
             file.write(data)
+            if mode != 0o600:
+                os.fchmod(file.fileno(), mode)  # whatever the umask says
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

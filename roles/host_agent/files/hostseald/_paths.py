@@ -21,6 +21,7 @@ class Paths:
         self.published = at("var/lib/hostseal/volumes")
         self.users = at("run/hostseal/users")
         self.changes = at("run/hostseal/changes")
+        self.metrics = at("run/hostseal/metrics/hostseal.prom")
         self.docker_helper = at("run/hostseal/docker.sock")
         self.docker = at("run/docker.sock")
         self.audit = at("var/log/hostseal/audit.jsonl")

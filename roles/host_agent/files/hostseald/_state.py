@@ -85,6 +85,13 @@ class State:
         with open(os.path.join(self._mounts, volume), encoding="utf-8", errors="replace", newline="") as file:
             return file.read()
 
+    def delivered_at(self, volume: str) -> int | None:
+        """When the held envelope came, in milliseconds."""
+        try:
+            return os.stat(os.path.join(self._mounts, volume)).st_mtime_ns // 1_000_000
+        except FileNotFoundError:
+            return None
+
     def put(self, volume: str, envelope: str) -> None:
         """Hold ENVELOPE from now on, instead of an older one."""
         replace_file(os.path.join(self._mounts, volume), envelope.encode(), durable=True)
