@@ -241,8 +241,10 @@ def gather(client):
     return {
         "agent": {
             "installed": True,
-            **{name: status[name] for name in ("version", "host", "kid", "older_keys", "tmpfs")},
-            "key_protection": protection(status["key_protection"]),
+            **{name: status[name] for name in ("version", "host", "kid", "tmpfs")},
+            # An agent that was installed earlier does not tell them.
+            "older_keys": status.get("older_keys", []),
+            "key_protection": protection(status.get("key_protection", "file")),
         },
         "environments": status["environments"],
         "mounts": [{**mount, "containers": users.get(mount["volume"], [])} for mount in status["mounts"]],

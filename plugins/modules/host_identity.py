@@ -409,7 +409,7 @@ def _not_needed(keys, status):
     """Thumbprints of older keys that an agent which knows the newest one does not need."""
     if status is None or status["kid"] != keys[0].thumbprint():
         return []
-    needed = {key["kid"] for key in status["older_keys"] if key["needed"]}
+    needed = {key["kid"] for key in status.get("older_keys", []) if key["needed"]}
     return [key.thumbprint() for key in keys[1:] if key.thumbprint() not in needed]
 
 
