@@ -11,6 +11,9 @@ export ANSIBLE_HOME := $(CURDIR)/build/ansible
 # ansible and its tools are called by name, and by each other.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 BACKEND ?= localkey
+# A short path: ansible-core makes sockets below it, and a socket's path has 107 characters at most.
+INTEGRATION = base=$$(mktemp -d /tmp/hs.XXXX) && trap "rm -rf $$base" EXIT && \
+	python -m pytest -n 2 --dist loadfile --basetemp=$$base tests/integration
 # More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
 ARGS ?=
 
@@ -26,11 +29,11 @@ unit: setup ## Unit tests, without Docker
 	python -m pytest -n 4 --dist worksteal tests/unit $(ARGS)
 
 integration: setup ## Integration tests on throwaway hosts
-	python -m pytest -n 2 --dist loadfile tests/integration $(ARGS)
+	$(INTEGRATION) $(ARGS)
 
 test: setup ## Unit and integration tests
 	python -m pytest -n 4 --dist worksteal tests/unit
-	python -m pytest -n 2 --dist loadfile tests/integration
+	$(INTEGRATION)
 
 lint: setup ## Everything that reads the code: style, types, documentation, ansible-test sanity
 	tests/rig/lint.sh

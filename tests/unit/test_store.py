@@ -353,42 +353,43 @@ def test_deleted_ciphertext_is_gone_from_the_file(prod: Place) -> None:
         assert b"geheim" not in prod.path.read_bytes()
 
 
+def _make_first_schema(path: Path) -> None:
+    for table, column in (
+        ("environment", "engine_mount_point"),
+        ("secret", "current_number"),
+        ("host", "pinned_at"),
+        ("receipt", "signing_kid"),
+    ):
+        sql(path, f"ALTER TABLE {table} DROP COLUMN {column}")
+    sql(path, "DROP TABLE audit")
+    sql(path, "UPDATE hostseal_store SET schema_version = 1")
+
+
 def test_store_of_the_first_schema_is_upgraded(prod: Place) -> None:
     prod.declare({"name": "password", "value": "x"})
     prod.enrol("db1")
     with prod.store() as store, store.transaction() as transaction:
         transaction.put_receipts([_receipt()])
         before = transaction.environment("prod")
-    sql(prod.path, "ALTER TABLE environment DROP COLUMN engine_mount_point")
-    sql(prod.path, "ALTER TABLE secret DROP COLUMN current_number")
-    sql(prod.path, "ALTER TABLE host DROP COLUMN pinned_at")
-    sql(prod.path, "ALTER TABLE receipt DROP COLUMN signing_kid")
-    sql(prod.path, "UPDATE hostseal_store SET schema_version = 1")
+    _make_first_schema(prod.path)
     for _time in range(2):
         with prod.store() as store, store.transaction() as transaction:
             assert transaction.environment("prod") == before
             assert transaction.hosts("prod")["db1"].pinned_at is None
             # No key was ever changed before, so what hosts have is under the one that there is.
             assert [receipt.signing_kid for receipt in transaction.receipts("prod")] == [before.signing_kid]
+            assert transaction.audit() == []
     assert prod.values() == {"password": b"x"}
 
 
 def test_upgrades_at_once_do_one(prod: Place) -> None:
-    sql(prod.path, "ALTER TABLE environment DROP COLUMN engine_mount_point")
-    sql(prod.path, "ALTER TABLE secret DROP COLUMN current_number")
-    sql(prod.path, "ALTER TABLE host DROP COLUMN pinned_at")
-    sql(prod.path, "ALTER TABLE receipt DROP COLUMN signing_kid")
-    sql(prod.path, "UPDATE hostseal_store SET schema_version = 1")
+    _make_first_schema(prod.path)
     assert in_processes(6, lambda _number: prod.store().close()) == [0] * 6
     assert sql(prod.path, "SELECT schema_version FROM hostseal_store") == [(_store.SCHEMA,)]
 
 
 def test_upgrade_that_is_killed_begins_anew(prod: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    sql(prod.path, "ALTER TABLE receipt DROP COLUMN signing_kid")
-    sql(prod.path, "ALTER TABLE environment DROP COLUMN engine_mount_point")
-    sql(prod.path, "ALTER TABLE secret DROP COLUMN current_number")
-    sql(prod.path, "ALTER TABLE host DROP COLUMN pinned_at")
-    sql(prod.path, "UPDATE hostseal_store SET schema_version = 1")
+    _make_first_schema(prod.path)
 
     def work(_number: int) -> None:
         real = _store.sa.text

@@ -131,7 +131,7 @@ def test_environment_and_key(prod: Control, tmp_path: Path) -> None:
             (task("", "environment", name="new", key="truncated"), "truncated.jwks is truncated or malformed"),
             (task("", "environment", name="new", key="linked"), "linked.jwks is a symbolic link"),
             (task("", "environment", name="new", key="../prod"), "key name '../prod' is not allowed"),
-            (task("", "environment", name="prod", key="other"), "has backend 'localkey' with key 'prod' in the store"),
+            (task("", "environment", name="prod", key="other"), "has its secrets under localkey key 'prod'"),
             (
                 task("", "environment", name="prod", state="absent"),
                 "has 1 secrets and 1 hosts: delete and retire them first",
