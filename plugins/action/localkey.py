@@ -32,15 +32,17 @@ class ActionModule(Action):
                 # No other run may encrypt under a version between the look at the store and the version's end.
                 until_it_is_done.enter_context(self._retirement(name, after, oldest, options))
                 after = [number for number in after if number >= oldest]
+            changed = before != after
             if not self.check:
-                created = keys.create(directory, name)
-                if options["state"] == "rotated" and not created:
-                    keys.rotate(directory, name)
+                # Another host's task may have been faster: what this one did counts.
+                changed = keys.create(directory, name)
+                if options["state"] == "rotated" and not changed:
+                    changed = bool(keys.rotate(directory, name))
                 if oldest is not None:
-                    keys.retire(directory, name, oldest)
+                    changed = bool(keys.retire(directory, name, oldest)) or changed
                 after = keys.versions(directory, name)
         result: Result = {
-            "changed": before != after,
+            "changed": changed,
             "path": str(keys.key_file(directory, name)),
             "version": after[-1],
             "versions": after,

@@ -32,7 +32,7 @@ def test_second_run_changes_nothing(control: Control) -> None:
     first = control.tasks(*tasks)
     assert [first.changed(name) for name in ("key", "environment", "given", "list", "none")] == [1, 1, 1, 1, 0]
     assert first.result("list")["secrets"] == [
-        {"name": name, "action": "created", "before": None, "version": 1} for name in "abc"
+        {"name": name, "action": "created", "before": None, "version": 1, "pruned": []} for name in "abc"
     ]
     values = control.place.values()
     assert (values["given"], values["b"], len(values["a"]), len(values["c"])) == (b"hunter2", b"x", 20, 5)
