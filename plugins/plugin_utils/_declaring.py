@@ -219,8 +219,9 @@ def _refuse_to_delete_what_is_used(transaction: Transaction, environment: str, g
     for name, places in sorted(used.items()):
         raise HostsealError(
             f"secret {name!r} is still on hosts: {', '.join(places[:10])}"
-            f"{f' and {len(places) - 10} more' if len(places) > 10 else ''}. Deliver these mounts without it first,"
-            " or take it away everywhere by the playbook hostseal.secrets.revoke, or say force: true. Nothing was"
+            f"{f' and {len(places) - 10} more' if len(places) > 10 else ''}. Their containers are listed by"
+            " hostseal.secrets.agent_info and on the page of the playbook hostseal.secrets.report. Deliver these mounts"
+            " without it first, or take it away everywhere by the playbook hostseal.secrets.revoke, or say force: true. Nothing was"
             " changed"
         )
 
