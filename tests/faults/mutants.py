@@ -50,8 +50,7 @@ MUTANTS: dict[str, Changes] = {
     # An envelope is written over the one before.
     "torn-envelope": {
         "_files.py": [
-            ('    temporary = os.path.join(folder, f".{name}")\n', "    temporary = path\n"),
-            ("        os.rename(temporary, path)\n", ""),
+            ('    return os.path.join(folder, f".{name}")\n', "    return path\n"),
         ]
     },
 }

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hostseal.secrets.plugins.plugin_utils import _zipapp
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._zipapp import PACKAGE, agent_sources, build
 
 from tests.integration.playbook import ControlNode, install
 from tests.rig.host import ThrowawayHost
@@ -54,15 +54,15 @@ class Station:
 
     def replace_agent(self, changes: dict[str, list[tuple[str, str]]]) -> None:
         """Put an agent there whose sources are changed: file name to pieces of text and what comes instead of them."""
-        sources = _zipapp.agent_sources(ROOT)
+        sources = agent_sources(ROOT)
         for name, pieces in changes.items():
-            text = sources[f"{_zipapp.PACKAGE}/{name}"].decode()
+            text = sources[f"{PACKAGE}/{name}"].decode()
             for old, new in pieces:
                 if text.count(old) != 1:
                     raise ValueError(f"{name} has no such place any more: {old}")
                 text = text.replace(old, new)
-            sources[f"{_zipapp.PACKAGE}/{name}"] = text.encode()
-        self.host.run(["tee", AGENT], input=_zipapp.build(sources))
+            sources[f"{PACKAGE}/{name}"] = text.encode()
+        self.host.run(["tee", AGENT], input=build(sources))
         self.host.sh("systemctl restart hostseald")
 
     @contextlib.contextmanager

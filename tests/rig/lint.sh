@@ -25,6 +25,7 @@ types() {
     ln -s "$PWD"/roles/host_agent/files/hostseald/*.py "$PWD"/plugins/module_utils/{_model,_envelope,_proof}.py "$tree/hostseald"
     MYPYPATH=$tree mypy -p hostseald || status=1
     MYPYPATH=build/sym mypy "$collection"/plugins/{module_utils,plugin_utils,action,filter} || status=1
+    MYPYPATH=$tree:build/sym mypy tests/faults || status=1
     mypy tests/rig tests/integration/conftest.py tests/integration/vault/conftest.py || status=1
     return $status
 }

@@ -71,7 +71,8 @@ def deliver(volume: str, envelope: str) -> dict[str, Any]:
 
 def status() -> dict[str, Any]:
     """What the agent says of itself, as soon as it is there (again)."""
-    return until(_status, 60, "the agent answers")
+    answer: dict[str, Any] = until(_status, 60, "the agent answers")
+    return answer
 
 
 def _status() -> dict[str, Any] | None:

@@ -98,7 +98,9 @@ def churn(world: World, seconds: float, most: int, mounts: int = 8) -> Result:
     for watcher in state.running.values():
         users[f"{ENVIRONMENT}.{watcher.mount}"] += 1
     found += invariants.counts(users)
-    allowed = {f"{ENVIRONMENT}.{mount}": {issued_at} for mount, issued_at in state.newest.items()}
+    allowed: dict[str, set[int | None]] = {
+        f"{ENVIRONMENT}.{mount}": {issued_at} for mount, issued_at in state.newest.items()
+    }
     found += tried(lambda: invariants.check(world, allowed)) + state.errors
     progress("they end")
     containers.remove_all()

@@ -69,7 +69,7 @@ class World:
         made = _model.Mount.from_options({"environment": ENVIRONMENT, "name": mount, "secrets": secrets, **options})
         kid = self.keys[0].thumbprint()
         draft = _envelope.encrypt(made, self.host, self.host_key, kid, generation, values)
-        text = draft.sign(self.keys[0].get_op_key("sign").sign(draft.covered))
+        text = draft.sign(self._sign(draft.covered))
         self.sent[f"{ENVIRONMENT}.{mount}"] = (generation, text)
         return generation, text
 
@@ -77,7 +77,11 @@ class World:
         """The environment's keys, one or both of them; newer than all before."""
         payload = _envelope.key_set(ENVIRONMENT, self.generation(), self.keys if both else self.keys[:1])
         covered = _envelope.signing_input(_envelope.KEY_SET, self.keys[0].thumbprint(), payload)
-        return _envelope.attach_signature(covered, self.keys[0].get_op_key("sign").sign(covered))
+        return _envelope.attach_signature(covered, self._sign(covered))
+
+    def _sign(self, covered: bytes) -> bytes:
+        key: Any = self.keys[0].get_op_key("sign")
+        return bytes(key.sign(covered))
 
     def enrol(self) -> None:
         """Pin the keys, whatever was pinned before."""
