@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Deliver many envelopes one after another; runs on a host: `python3 -c SOURCE VOLUME KILL < envelopes as JSON`.
 
-Prints the number of each envelope that was accepted. With KILL the agent is killed -9 at random moments meanwhile; a
-delivery that it broke off is not repeated.
+Prints the number of each envelope that was accepted. With KILL the agent is killed -9 during every fourth one, at a
+random moment; a delivery that it broke off is not repeated.
 """
 
 from __future__ import annotations
@@ -42,27 +42,24 @@ def deliver(volume: str, envelope: str) -> bool:
     return response.status == 200
 
 
-def kill(stopped: threading.Event) -> None:
-    """Kill the agent soon after it has come up, again and again."""
-    while not stopped.wait(random.uniform(0, 0.5)):
-        subprocess.run(["systemctl", "kill", "--signal=KILL", "hostseald.service"], check=False)
-        subprocess.run(["systemctl", "start", "hostseald.service"], check=False)
+def kill() -> None:
+    """Kill the agent at a moment when a delivery may be in any of its steps, and have it started again."""
+    time.sleep(random.uniform(0, 0.06))
+    subprocess.run(["systemctl", "kill", "--signal=KILL", "hostseald.service"], check=False)
+    subprocess.run(["systemctl", "start", "hostseald.service"], check=False)
 
 
 def main() -> None:
     volume, with_kill = sys.argv[1:]
-    envelopes = json.load(sys.stdin)
-    stopped = threading.Event()
-    killer = threading.Thread(target=kill, args=(stopped,))
-    if with_kill == "kill":
-        killer.start()
-    for number, envelope in enumerate(envelopes):
+    for number, envelope in enumerate(json.load(sys.stdin)):
+        killer = threading.Thread(target=kill)
+        if with_kill == "kill" and number % 4 == 3:
+            killer.start()
         if deliver(volume, envelope):
             print(number, flush=True)
+        if killer.ident is not None:
+            killer.join()
         time.sleep(0.02)
-    stopped.set()
-    if with_kill == "kill":
-        killer.join()
 
 
 main()

@@ -37,8 +37,9 @@ while :; do
   sleep 0.01
 done
 """
-# A new container: it must not start with anything but a whole pair.
-CHECK = f"for attempt in 1 2 3 4 5; do if {READ}; then {WHOLE}; exit; fi; sleep 0.02; done; exit 9"
+# A new container: it must not start with anything but a whole pair. On a busy machine its generation may go away under it
+# time and again.
+CHECK = f"for attempt in $(seq 100); do if {READ}; then {WHOLE}; exit; fi; sleep 0.02; done; exit 9"
 
 
 def _content(number: int) -> bytes:
@@ -119,6 +120,7 @@ def test_kills_during_deliveries_while_containers_start_and_stop(pair: AgentHost
     # its content, so that container does not start.
     assert set(re.findall("ended with ([0-9]+)", started)) <= {"125"}, started
     assert started.count("ended with") == started.count("which came again empty: start it again"), started
+    # An agent that was killed soon after its start may not have told of it.
     assert _starts(pair) - begun > 3
     assert accepted
     # A delivery that was cut off may have been accepted without a word, so a later one is possible; never an earlier.
