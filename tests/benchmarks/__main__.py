@@ -36,6 +36,7 @@ MEASUREMENTS = {
     "docker-run": on_hosts.docker_run,
     "live-update": on_hosts.live_update,
     "docker-restart": on_hosts.docker_restart,
+    "many-mounts": on_hosts.many_mounts,
     "hundred-hosts": playbooks.hundred_hosts,
 }
 

@@ -23,6 +23,7 @@ PLUGIN = "/run/docker/plugins/hostseal.sock"
 CONTROL = "/run/hostseal/agent.sock"
 DOCKER = "/run/docker.sock"
 PUBLISHED = "/var/lib/hostseal/volumes"
+STATE = "/var/lib/hostseal/state/mounts"
 FARM = "/srv/farm"
 
 
@@ -140,31 +141,33 @@ def credentials(arguments, _data):
 
 
 def update(arguments, envelopes):
-    """Mount all volumes, hand over new envelopes, and look for the new bytes where Docker binds them from.
+    """Mount all volumes, hand over new envelopes as the module mount does, and look for the new bytes.
 
-    From the first envelope's first byte to the moment when the last mount shows what it should.
+    "total" is from the first byte sent until all new bytes were read where Docker binds them from; "swap" from when the
+    first envelope was on disk until the last mount showed its new files, both by the times of the file system.
     """
     digests, target = arguments["digests"], arguments["target"]
     user = hashlib.sha256(os.urandom(8)).hexdigest()
     for volume in envelopes:
         plugin("Mount", volume, user)
-    each = []
     agent = main_pid("hostseald.service")
     spent = cpu_nanoseconds(agent)
     began = time.perf_counter()
-    for volume, envelope in envelopes.items():
-        start = time.perf_counter()
-        deliver_one(volume, envelope)
+    outcomes = ask(CONTROL, "PUT", "/v1/mounts", envelopes)
+    shown = {}
+    for volume in envelopes:
         with open(os.path.join(PUBLISHED, volume, target), "rb") as file:
-            shown = hashlib.sha256(file.read()).hexdigest()
-        each.append((time.perf_counter() - start) * 1000)
-        if shown != digests[volume]:
-            raise SystemExit(f"{volume} shows old bytes after its receipt")
+            shown[volume] = hashlib.sha256(file.read()).hexdigest()
     total = (time.perf_counter() - began) * 1000
     cpu = (cpu_nanoseconds(agent) - spent) / 1e6
+    for volume, digest in digests.items():
+        if not outcomes[volume].get("live") or shown[volume] != digest:
+            raise SystemExit(f"{volume} shows old bytes after its receipt: {outcomes[volume].get('reason')}")
+    on_disk = min(os.stat(os.path.join(STATE, volume)).st_ctime_ns for volume in envelopes)
+    seen = max(os.lstat(os.path.join(PUBLISHED, volume, "..data")).st_ctime_ns for volume in envelopes)
     for volume in envelopes:
         plugin("Unmount", volume, user)
-    return {"total": total, "each": each, "cpu_ms": cpu}
+    return {"total": total, "swap": (seen - on_disk) / 1e6, "cpu_ms": cpu}
 
 
 def idle(arguments, _data):
@@ -221,6 +224,33 @@ def make_volumes(arguments, _data):
     for name in arguments["volumes"]:
         ask(DOCKER, "POST", "/volumes/create", {"Name": name, "Driver": arguments["driver"]})
     return len(ask(DOCKER, "GET", "/volumes")["Volumes"])
+
+
+def restart_agent(arguments, _data):
+    """Restart the agent while volumes are in use: until it serves, its first answers, and its memory then."""
+    user = hashlib.sha256(os.urandom(8)).hexdigest()
+    for volume in arguments["volumes"]:
+        plugin("Mount", volume, user)
+    taken = []
+    for _number in range(arguments["rounds"]):
+        run_quietly(["systemctl", "stop", "hostseald.service"])
+        found = {"start": timed(run_quietly, ["systemctl", "start", "hostseald.service"])}
+        found["mount"] = timed(plugin, "Mount", arguments["volumes"][0], "f" * 64)
+        plugin("Unmount", arguments["volumes"][0], "f" * 64)
+        for name in ("first", "again"):
+            found[name] = timed(ask, CONTROL, "GET", "/v1/status")
+        found["docker"] = timed(ask, CONTROL, "GET", "/v1/status?docker=1")
+        found["rss"] = resident_bytes(main_pid("hostseald.service"))
+        taken.append(found)
+    for volume in arguments["volumes"]:
+        plugin("Unmount", volume, user)
+    return taken
+
+
+def list_volumes(arguments, _data):
+    """Docker's list of its volumes, and its memory then."""
+    taken = [timed(ask, DOCKER, "GET", "/volumes") for _number in range(arguments["rounds"])]
+    return {"list": taken, "rss": resident_bytes(main_pid("docker.service"))}
 
 
 def swarm_update(arguments, _data):
@@ -359,6 +389,8 @@ COMMANDS = {
         commands,
         restart_docker,
         make_volumes,
+        restart_agent,
+        list_volumes,
         swarm_update,
         farm_prepare,
         farm_start,

@@ -34,6 +34,7 @@ class Sizes:
     swarm_rounds: int = 3
     idle_seconds: int = 30
     known_volumes: int = 2_500
+    used_volumes: int = 500
     restarts: int = 8
 
 
@@ -56,6 +57,7 @@ QUICK = Sizes(
     swarm_rounds=1,
     idle_seconds=2,
     known_volumes=20,
+    used_volumes=5,
     restarts=2,
 )
 
