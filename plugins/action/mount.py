@@ -12,6 +12,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
     HostsealError,
     Mount,
     check_name,
+    delivery_id,
     mode_text,
     split_volume,
     volume_name,
@@ -20,7 +21,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._options import M
 from ansible_collections.hostseal.secrets.plugins.modules import mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event, delivery_id
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import Plan
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Store, now_ms
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from ._model import HostsealError
+from ._model import MAX_ENVELOPES, HostsealError
 
 SOCKET = "/run/hostseal/agent.sock"
+
+_BATCH_BYTES = 1 << 20
 
 
 class AgentError(HostsealError):
@@ -27,6 +30,20 @@ class AgentError(HostsealError):
 
 class AgentMissing(AgentError):
     """There is no agent on this host."""
+
+
+def _batches(envelopes: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """What fits into one request: the agent takes a large envelope by itself, or many small ones."""
+    batch: dict[str, str] = {}
+    size = 0
+    for volume, envelope in envelopes.items():
+        if batch and (size + len(envelope) > _BATCH_BYTES or len(batch) == MAX_ENVELOPES):
+            yield batch
+            batch, size = {}, 0
+        batch[volume] = envelope
+        size += len(envelope)
+    if batch:
+        yield batch
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -56,9 +73,12 @@ class AgentClient:
         query = "?replace_key=1" if replace_key else ""
         return self._ask("PUT", f"/v1/environments/{quote(environment, safe='')}{query}", key_set)
 
-    def deliver(self, volume: str, envelope: str) -> dict[str, Any]:
-        """Deliver an envelope; the receipt."""
-        return self._ask("PUT", f"/v1/mounts/{quote(volume, safe='')}", envelope)
+    def deliver(self, envelopes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Deliver envelopes by volume: a receipt for each, or {"reason"} where it is refused."""
+        outcomes: dict[str, dict[str, Any]] = {}
+        for batch in _batches(envelopes):
+            outcomes |= self._ask("PUT", "/v1/mounts", json.dumps(batch))
+        return outcomes
 
     def remove(self, volume: str) -> dict[str, Any]:
         """Take a mount away: {"changed"}."""

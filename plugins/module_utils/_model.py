@@ -18,6 +18,8 @@ from typing import Any
 MAX_SECRET_BYTES = 1 << 20
 MAX_MOUNT_BYTES = 8 << 20
 MAX_MOUNT_FILES = 256
+# In one request to an agent.
+MAX_ENVELOPES = 128
 # 2**32 - 1 is (uid_t) -1, which chown(2) reads as "leave as it is".
 MAX_ID = 2**32 - 2
 
@@ -84,6 +86,11 @@ def shorten(value: object) -> str:
 def volume_name(environment: str, mount: str) -> str:
     """The Docker volume of a mount. An environment has no dot, so the first dot parts them again."""
     return f"{environment}.{mount}"
+
+
+def delivery_id(host: str, volume: str, issued_at: int) -> str:
+    """One envelope, in the logs of both sides: issue times only ever grow for a mount of a host."""
+    return f"{host}/{volume}/{issued_at}"
 
 
 def split_volume(name: str) -> tuple[str, str]:

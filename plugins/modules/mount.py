@@ -187,7 +187,7 @@ def deliver(client: AgentClient, request: dict, check: bool) -> dict:
         )
     pinned = _check_pins(client, status, request, check)
     held = {mount["volume"]: mount for mount in status["mounts"]}
-    results = [_deliver_one(client, mount, held.get(mount["volume"]), check) for mount in request["mounts"]]
+    results = _deliver(client, request["mounts"], held, check)
     gone = [volume for volume in request["remove"] if volume in held]
     if request["purge"]:
         environment, owner = request["purge"]
@@ -227,24 +227,30 @@ def _check_pins(client: AgentClient, status: dict, request: dict, check: bool) -
     return changed
 
 
-def _deliver_one(client: AgentClient, mount: dict, held: dict | None, check: bool) -> dict:
-    result = {"volume": mount["volume"], "held": held}
-    if (
-        held
-        and held["valid"]
-        and held["state_digest"] == mount["state_digest"]
-        and held["issued_at"] >= mount["renew_before"]
-    ):
-        return {**result, "action": "unchanged", "live": held["live"], "receipt": held}
-    if mount["envelope"] is None or check:
-        return {**result, "action": "wanted"}
-    try:
-        receipt = client.deliver(mount["volume"], mount["envelope"])
-    except AgentError as error:
-        if error.status is None:
-            raise
-        return {**result, "action": "refused", "reason": str(error)}
-    return {**result, "action": "delivered", "live": receipt["live"], "receipt": receipt}
+def _deliver(client: AgentClient, mounts: list, held: dict, check: bool) -> list:
+    results = []
+    envelopes = {}
+    for mount in mounts:
+        volume, has = mount["volume"], held.get(mount["volume"])
+        result = {"volume": volume, "held": has, "action": "wanted"}
+        if (
+            has
+            and has["valid"]
+            and has["state_digest"] == mount["state_digest"]
+            and has["issued_at"] >= mount["renew_before"]
+        ):
+            result.update(action="unchanged", live=has["live"], receipt=has)
+        elif mount["envelope"] is not None and not check:
+            envelopes[volume] = mount["envelope"]
+        results.append(result)
+    outcomes = client.deliver(envelopes)
+    for result in results:
+        outcome = outcomes.get(result["volume"])
+        if outcome is not None and "reason" in outcome:
+            result.update(action="refused", reason=outcome["reason"])
+        elif outcome is not None:
+            result.update(action="delivered", live=outcome["live"], receipt=outcome)
+    return results
 
 
 def main() -> None:

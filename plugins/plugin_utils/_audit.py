@@ -75,11 +75,6 @@ class Record:
     hash: str
 
 
-def delivery_id(host: str, volume: str, issued_at: int) -> str:
-    """One envelope: issue times only ever grow for a mount of a host."""
-    return f"{host}/{volume}/{issued_at}"
-
-
 def chain(events: Sequence[Event], number: int, previous: str, actor: Actor, at: int) -> list[Record]:
     """The records of EVENTS after the record NUMBER, whose hash is PREVIOUS."""
     records = []

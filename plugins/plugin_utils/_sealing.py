@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..module_utils._envelope import EnvelopeError, encrypt, load_signing_key, read_host_record, state_digest
-from ..module_utils._model import HostsealError, Mount
-from ._audit import Event, delivery_id
+from ..module_utils._model import HostsealError, Mount, delivery_id
+from ._audit import Event
 from ._backends import Backend, Binding
 from ._store import Environment, HostRecord, Receipt, Store, StoredEnvelope, Transaction, Version, now_ms
 

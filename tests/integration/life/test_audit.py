@@ -156,11 +156,12 @@ def test_a_refused_delivery_is_told_on_both_sides(life: Life) -> None:
     finally:
         first.host.run(["rm", _FILL])
     assert "No space left" in run.failed(DELIVER)
-    [refused] = [_short(record) for record in _records(life, action="mount.refused")][-1:]
+    record = _records(life, action="mount.refused")[-1]
+    refused = _short(record)
     name = first.host.name
     assert refused[2:6] == ("mount.refused", name, "db", [("made", 2), ("given", 2)])
     lines = eventually(lambda: [line for line in _lines(first, "refusal") if line["what"] == "deliver"])
-    assert refused[-1] in {line["reason"] for line in lines}
+    assert {line["reason"] for line in lines if line["delivery"] == record["delivery"]} == {refused[-1]}
     # An envelope that somebody edited is replaced: told, too.
     life.sql(f"UPDATE envelope SET text = substr(text, 2) WHERE host = '{name}' AND mount = 'db'")
     actions = life.deliver().ok().mounts(DELIVER)

@@ -63,7 +63,8 @@ class Stage:
                     _die_at(crash_at)
                 result = work(agent)
                 _die_at(-1)
-                agent._tidy("prod.db")
+                for name in agent._volumes.names():
+                    agent._tidy(name)
                 with os.fdopen(writing, "wb") as pipe:
                     pickle.dump(result, pipe)
                 status = 0
@@ -85,30 +86,29 @@ class Stage:
     def reset(self) -> None:
         """The old envelope is held and pinned, nothing is live."""
         self.do(lambda agent: (agent.wipe_all(), [agent.unmount("prod.db", user) for user in self.users(agent)]))
-        self.do(lambda agent: (agent.pin("prod", self.prod.key_set(), False), agent.deliver("prod.db", self.old)))
+        self.do(lambda agent: (agent.pin("prod", self.prod.key_set(), False), deliver(agent, self.old)))
 
     @staticmethod
     def users(agent: Agent) -> list[str]:
         return [user for user, count in agent._users.ids("prod.db").items() for _use in range(count)]
 
-    def seen(self) -> dict[str, bytes]:
+    def seen(self, volume: str = "prod.db") -> dict[str, bytes]:
         """What a container sees, by path; nothing but our own names may be there."""
-        if not self.volume.exists():
+        folder = self.volume.with_name(volume)
+        if not folder.exists():
             return {}
-        generations = [
-            path.name for path in self.volume.iterdir() if path.name.startswith("..") and path.name != "..data"
-        ]
-        links = {path.name for path in self.volume.iterdir() if not path.name.startswith("..")}
+        generations = [path.name for path in folder.iterdir() if path.name.startswith("..") and path.name != "..data"]
+        links = {path.name for path in folder.iterdir() if not path.name.startswith("..")}
         if not generations:
             assert links == set()
             return {}
-        assert generations == [os.readlink(self.volume / "..data")]
-        current = self.volume / "..data/"
+        assert generations == [os.readlink(folder / "..data")]
+        current = folder / "..data/"
         assert links == {path.name for path in current.iterdir()}
-        files = [path for path in (self.volume / generations[0]).rglob("*") if path.is_file()]
+        files = [path for path in (folder / generations[0]).rglob("*") if path.is_file()]
         for path in files:
-            assert (self.volume / path.relative_to(self.volume / generations[0])).read_bytes() == path.read_bytes()
-        return {str(path.relative_to(self.volume / generations[0])): path.read_bytes() for path in files}
+            assert (folder / path.relative_to(folder / generations[0])).read_bytes() == path.read_bytes()
+        return {str(path.relative_to(folder / generations[0])): path.read_bytes() for path in files}
 
     def crashes(self, prepare: Callable[[Agent], Any], work: Callable[[Agent], Any]) -> Iterator[int]:
         """PREPARE, then die in WORK before its first step, its second, ... until it is through. Yields after each death."""
@@ -154,6 +154,12 @@ def stage(bare: RunningAgent) -> Stage:
     return Stage(bare)
 
 
+def deliver(agent: Agent, envelope: str) -> dict[str, Any]:
+    outcome: dict[str, Any] = agent.deliver({"prod.db": envelope})["prod.db"]
+    assert "reason" not in outcome, outcome
+    return outcome
+
+
 def nothing(_agent: Agent) -> None:
     return None
 
@@ -176,9 +182,7 @@ def test_wiping_what_expired(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_deliver_while_live(stage: Stage) -> None:
     outcomes = set()
-    for step in stage.crashes(
-        lambda agent: agent.mount("prod.db", USER), lambda agent: agent.deliver("prod.db", stage.new)
-    ):
+    for step in stage.crashes(lambda agent: agent.mount("prod.db", USER), lambda agent: deliver(agent, stage.new)):
         status = stage.do(lambda agent: agent.status(docker=False))
         held = status["mounts"][0]
         assert held["valid"], step
@@ -186,12 +190,43 @@ def test_deliver_while_live(stage: Stage) -> None:
         seen = stage.seen()
         assert seen == (OLD if held["issued_at"] == stage.prod.issued_at - 1 else NEW), step
         outcomes.add(seen["key"])
-        receipt = stage.do(lambda agent: agent.deliver("prod.db", stage.new))
+        receipt = stage.do(lambda agent: deliver(agent, stage.new))
         assert receipt["live"]
         assert stage.seen() == NEW
         stage.do(lambda agent: agent.unmount("prod.db", USER))
         assert not stage.volume.exists()
     assert outcomes == {b"old", b"new"}
+
+
+def test_deliver_several_at_once(stage: Stage, bare: RunningAgent) -> None:
+    names = ["db", "web", "idle"]
+    old = {f"prod.{name}": stage.prod.envelope(name, OLD) for name in names}
+    new = {f"prod.{name}": stage.prod.envelope(name, NEW) for name in names}
+    live = [f"prod.{name}" for name in names[:2]]
+    stage.old = old["prod.db"]
+
+    def prepare(agent: Agent) -> None:
+        agent.deliver(old)
+        for volume in live:
+            agent.mount(volume, USER)
+
+    mixed = set()
+    for step in stage.crashes(prepare, lambda agent: agent.deliver(new)):
+        mounts = stage.do(lambda agent: agent.status(docker=False))["mounts"]
+        assert [mount["volume"] for mount in mounts if mount["valid"]] == sorted(new), step
+        for mount in mounts:
+            text = (bare.state / "mounts" / mount["volume"]).read_text()
+            assert text in (old[mount["volume"]], new[mount["volume"]]), step
+            if mount["volume"] in live:
+                assert stage.seen(mount["volume"]) == (OLD if text == old[mount["volume"]] else NEW), step
+        mixed.add(tuple(stage.seen(volume)["key"] for volume in live))
+        outcomes = stage.do(lambda agent: agent.deliver(new))
+        assert [outcomes[volume]["live"] for volume in new] == [True, True, False]
+        assert all(stage.seen(volume) == NEW for volume in live)
+        for volume in live:
+            stage.do(lambda agent, volume=volume: agent.unmount(volume, USER))
+            assert not (bare.volumes / volume).exists()
+    assert {(b"old", b"old"), (b"new", b"new")} <= mixed
 
 
 def test_mount(stage: Stage) -> None:
@@ -226,7 +261,7 @@ def test_remove(stage: Stage, live: bool) -> None:
         stage.do(lambda agent: agent.remove("prod.db"))
         assert stage.seen() == {}
         assert stage.do(lambda agent: agent.status(docker=False))["mounts"] == []
-        stage.do(lambda agent: agent.deliver("prod.db", stage.new))
+        stage.do(lambda agent: deliver(agent, stage.new))
 
 
 def test_pin(stage: Stage) -> None:
@@ -250,17 +285,13 @@ def test_a_full_disk_refuses_and_leaves_the_good_one(stage: Stage, bare: Running
         stage.do(lambda agent: agent.mount("prod.db", USER))
         large = stage.prod.envelope(files={"key": os.urandom(100_000)})
 
-        def refuse(agent: Agent) -> str:
-            try:
-                agent.deliver("prod.db", large)
-            except Exception as error:
-                return str(error)
-            return ""
-
-        assert "No space left" in stage.do(refuse)
+        both = {"prod.db": large, "prod.small": stage.prod.envelope("small", {"key": b"small"})}
+        outcomes = stage.do(lambda agent: agent.deliver(both))
+        assert "No space left" in outcomes["prod.db"]["reason"]
+        assert outcomes["prod.small"]["changed"]
         assert stage.seen() == OLD
-        assert sorted(path.name for path in (bare.state / "mounts").iterdir()) == ["prod.db"]
-        stage.do(lambda agent: agent.deliver("prod.db", stage.prod.envelope(files=NEW)))
+        assert sorted(path.name for path in (bare.state / "mounts").iterdir()) == ["prod.db", "prod.small"]
+        stage.do(lambda agent: deliver(agent, stage.prod.envelope(files=NEW)))
         assert stage.seen() == NEW
     finally:
         subprocess.run(["umount", "-l", bare.state], check=True)

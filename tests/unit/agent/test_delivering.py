@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
 import pytest
+from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import unverified_statement
 from jwcrypto.jwk import JWK
 
 from tests.unit.agent.harness import Environment, RunningAgent
@@ -120,6 +122,67 @@ def test_the_mark_outlives_removal_and_restart(agent: RunningAgent, prod: Enviro
     for envelope in (old, newest):
         assert "not after" in agent.refused(envelope)
     agent.deliver(prod.envelope())
+
+
+def test_several_at_once(agent: RunningAgent, prod: Environment) -> None:
+    """Each is taken or refused by itself."""
+    held = prod.envelope("held")
+    agent.deliver(held, "prod.held")
+    agent.deliver(prod.envelope("live", {"a": b"old"}), "prod.live")
+    folder = agent.mount("prod.live")
+    sent = {
+        "prod.other": prod.envelope("other", host="db2"),
+        "prod.held": held,
+        "prod.live": prod.envelope("live", {"a": b"new"}),
+        "prod.new": prod.envelope("new"),
+        "prod.torn": prod.envelope("torn")[:-3],
+        "prod.swapped": prod.envelope("elsewhere"),
+        "staging.db": Environment("staging", host_key=agent.host_key).envelope(),
+    }
+    status, outcomes = agent.control("PUT", "/v1/mounts", json.dumps(sent))
+    assert status == 200
+    assert {volume: outcome.get("changed") for volume, outcome in outcomes.items()} == {
+        "prod.other": None,
+        "prod.held": False,
+        "prod.live": True,
+        "prod.new": True,
+        "prod.torn": None,
+        "prod.swapped": None,
+        "staging.db": None,
+    }
+    assert {volume: outcome.get("live") for volume, outcome in outcomes.items() if "live" in outcome} == {
+        "prod.held": False,
+        "prod.live": True,
+        "prod.new": False,
+    }
+    for volume, why in (("prod.other", "for host 'db2'"), ("prod.swapped", "for mount 'prod.elsewhere'")):
+        assert why in outcomes[volume]["reason"]
+    assert (folder / "a").read_bytes() == b"new"
+    assert [mount["volume"] for mount in agent.status()["mounts"]] == ["prod.held", "prod.live", "prod.new"]
+    told = {line["volume"]: line for line in agent.audit() if line["event"] in ("deliver", "refusal")}
+    assert {volume: line["event"] for volume, line in told.items()} == {
+        volume: "deliver" if "changed" in outcome else "refusal" for volume, outcome in outcomes.items()
+    }
+    # Refused or not, the control node's log has the same id.
+    for volume, line in told.items():
+        issued_at = unverified_statement(sent[volume]).issued_at if volume != "prod.torn" else None
+        assert line.get("delivery") == (issued_at and f"db1/{volume}/{issued_at}")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"[]", "not a JSON object"),
+        (b"{", "not JSON"),
+        (b'{"prod.db": 5}', "not a text"),
+        (b'{"../../db": "x"}', "environment name is empty"),
+        (json.dumps({f"prod.m{number}": "x" for number in range(129)}).encode(), "at most 128"),
+    ],
+)
+def test_what_is_no_delivery(agent: RunningAgent, body: bytes, why: str) -> None:
+    status, answer = agent.control("PUT", "/v1/mounts", body)
+    assert status in (400, 409, 413)
+    assert why in answer["reason"]
 
 
 def test_too_long_a_body(agent: RunningAgent, prod: Environment) -> None:

@@ -23,7 +23,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client imp
     AgentMissing,
 )
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import load_host_key
-from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import MAX_ENVELOPES, HostsealError
 from ansible_collections.hostseal.secrets.plugins.modules.agent_info import gather, protection
 from ansible_collections.hostseal.secrets.plugins.modules.host import pin
 from ansible_collections.hostseal.secrets.plugins.modules.host_identity import Identity, ensure
@@ -144,11 +144,17 @@ def test_the_client(agent: RunningAgent) -> None:
     client = AgentClient(str(agent.control_socket))
     prod = Environment(host_key=agent.host_key)
     assert client.pin("prod", prod.key_set()) == {"changed": True, "kids": [prod.kid]}
-    assert client.deliver("prod.db", prod.envelope())["changed"]
+    assert client.deliver({"prod.db": prod.envelope()})["prod.db"]["changed"]
+    many = {f"prod.m{number}": prod.envelope(f"m{number}") for number in range(MAX_ENVELOPES + 1)}
+    large = {f"prod.large{number}": prod.envelope(f"large{number}", {"a": b"x" * 400_000}) for number in range(4)}
+    outcomes = client.deliver({**many, **large})
+    assert {volume: outcome["changed"] for volume, outcome in outcomes.items()} == dict.fromkeys(
+        {**many, **large}, True
+    )
+    for volume in outcomes:
+        assert client.remove(volume) == {"changed": True}
     assert client.status()["mounts"][0]["valid"]
-    with pytest.raises(AgentError, match="for host 'other'") as refused:
-        client.deliver("prod.db", prod.envelope(host="other"))
-    assert refused.value.status == 409
+    assert "for host 'other'" in client.deliver({"prod.db": prod.envelope(host="other")})["prod.db"]["reason"]
     info = gather(client)
     assert info["agent"]["installed"]
     assert [mount["volume"] for mount in info["mounts"]] == ["prod.db"]

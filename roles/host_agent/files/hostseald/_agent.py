@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ from ._envelope import (
 from ._expiry import Expiry
 from ._host import Host
 from ._later import Later
-from ._model import HostsealError, mode_text, split_volume
+from ._model import HostsealError, delivery_id, mode_text, split_volume
 from ._paths import Paths
 from ._proof import answer_challenge
 from ._reconcile import GAP_SECONDS, QUIET_SECONDS, Reconciler, looks_like_docker
@@ -67,6 +67,18 @@ class Held:
     examined: Pin | None = None
     reason: str | None = None
     digest: bytes | None = None
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    """An envelope that is good. BEFORE is what was held until now; AGAIN: it is this one."""
+
+    volume: str
+    envelope: str
+    statement: Statement
+    held: Held
+    before: Held | None
+    again: bool
 
 
 @dataclass
@@ -136,7 +148,7 @@ class Agent:
             self._volumes.publish(volume, statement.issued_at)
             self._later.ask(volume)
         except (HostsealError, OSError) as error:
-            self._audit.write("refusal", {"what": "refresh", "volume": volume, "reason": _text(error)})
+            self._audit.write("refusal", {"what": "refresh", **_described(volume, held), "reason": _text(error)})
 
     def _tidy(self, volume: str) -> None:
         """A moment after a swap: remove the generation before."""
@@ -188,7 +200,8 @@ class Agent:
                         self._volumes.wipe(volume, held=False)
                     raise
         except (HostsealError, OSError) as error:
-            self._audit.write("refusal", {"what": "mount", "volume": volume, "id": user, "reason": _text(error)})
+            details = _described(volume, self._find(volume))
+            self._audit.write("refusal", {"what": "mount", **details, "id": user, "reason": _text(error)})
             if isinstance(error, UnknownMountError):
                 raise
             raise RefusedError(
@@ -196,7 +209,7 @@ class Agent:
             ) from None
         self._reconciler.wake()
         self._expiry.ask(self._wiped_at(held))
-        details = describe(held.statement) if held.statement else {"volume": volume}
+        details = _described(volume, held)
         self._audit.write("mount", {**details, "issued_at": issued_at, "id": user, "count": before + 1})
         return self._volumes.path(volume)
 
@@ -313,20 +326,66 @@ class Agent:
             if _is_signed(envelope, pin.keys) and not _is_signed(envelope, key_set.keys):
                 raise RefusedError(f"mount {volume!r} is still sealed under a key that the set leaves out")
 
-    def deliver(self, volume: str, envelope: str) -> dict[str, Any]:
-        """Take an envelope. With the receipt it is verified, on disk, and its bytes are seen by running containers."""
-        with self._lock(volume).deliver:
-            try:
-                # What comes under an older key must be on disk before that key is asked for, or refused after it is gone.
-                is_older = self.host.older_kids and recipient(envelope) != self.host.kid
-                with self._older_keys_lock if is_older else nullcontext():
-                    return self._deliver(volume, envelope)
-            except (HostsealError, OSError) as error:
-                reason = f"envelope for {volume!r} is refused by host {self.host.name!r}: {_text(error)}"
-                self._audit.write("refusal", {"what": "deliver", "volume": volume, "reason": reason})
-                raise RefusedError(reason) from None
+    def deliver(self, envelopes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Take envelopes by volume. With its receipt one is verified, on disk, and seen by running containers.
 
-    def _deliver(self, volume: str, envelope: str) -> dict[str, Any]:
+        Each is taken or refused by itself; {"reason"} in the place of a receipt says why one is refused. They go to the
+        disk together, and are shown together then.
+        """
+        with ExitStack() as locked:
+            for volume in sorted(envelopes):
+                locked.enter_context(self._lock(volume).deliver)
+            outcomes: dict[str, dict[str, Any]] = {}
+
+            def refuse(volume: str, error: Exception) -> None:
+                reason = f"envelope for {volume!r} is refused by host {self.host.name!r}: {_text(error)}"
+                outcomes[volume] = {"reason": reason}
+
+            accepted = []
+            with self._older_keys_lock if self._asks_for_older_key(envelopes.values()) else nullcontext():
+                for volume, envelope in envelopes.items():
+                    try:
+                        accepted.append(self._accept(volume, envelope))
+                    except (HostsealError, OSError) as error:
+                        refuse(volume, error)
+                failed = self._state.put({one.volume: one.envelope for one in accepted if not one.again})
+            for one in accepted:
+                try:
+                    if one.volume in failed:
+                        with self._lock(one.volume).mount:
+                            self._volumes.discard(one.volume, one.statement.issued_at)
+                        raise failed[one.volume]
+                    outcomes[one.volume] = self._publish(one)
+                except (HostsealError, OSError) as error:
+                    refuse(one.volume, error)
+        told = {one.volume: one for one in accepted}
+        for volume, outcome in outcomes.items():
+            if "reason" in outcome:
+                delivery = self._claimed_delivery(volume, envelopes[volume])
+                self._audit.write("refusal", {"what": "deliver", "volume": volume, **delivery, **outcome})
+            elif outcome["changed"]:
+                self._audit.write("deliver", {**describe(told[volume].statement), "users": outcome["users"]})
+        return outcomes
+
+    def _claimed_delivery(self, volume: str, envelope: str) -> dict[str, str]:
+        """The delivery that a refused envelope says it is, as the control node's log has it too."""
+        try:
+            return {"delivery": delivery_id(self.host.name, volume, unverified_statement(envelope).issued_at)}
+        except HostsealError:
+            return {}
+
+    def _asks_for_older_key(self, envelopes: Iterable[str]) -> bool:
+        """What comes under an older key must be on disk before that key is asked for, or refused after it is gone."""
+        if not self.host.older_kids:
+            return False
+        for envelope in envelopes:
+            with suppress(HostsealError):  # it will be refused
+                if recipient(envelope) != self.host.kid:
+                    return True
+        return False
+
+    def _accept(self, volume: str, envelope: str) -> _Accepted:
+        """An envelope that is good, its files ready in the tmpfs where the mount is in use."""
         environment, _mount = split_volume(volume)
         pin = self._pin_of(environment)
         statement = read_statement(envelope, pin.keys)
@@ -348,44 +407,39 @@ class Agent:
             )
         _refuse_expired(statement)
         files = self._decrypt(envelope, statement)
-        digest = statement.state_digest
-        held = Held(statement, examined=pin, digest=_sha256(envelope))
-
-        locks = self._lock(volume)
-        with locks.mount:  # first, so that a full tmpfs refuses the envelope
+        with self._lock(volume).mount:  # before the disk, so that a full tmpfs refuses the envelope
             if self._users.total(volume):
                 self._volumes.prepare(volume, statement.issued_at, files)
-        try:
-            if not again:
-                self._state.put(volume, envelope)
-        except OSError:
-            with locks.mount:
-                self._volumes.discard(volume, statement.issued_at)
-            raise
-        with locks.mount:
-            self._held[volume] = held
+        held = Held(statement, examined=pin, digest=_sha256(envelope))
+        return _Accepted(volume, envelope, statement, held, before, again)
+
+    def _publish(self, one: _Accepted) -> dict[str, Any]:
+        """Hold an envelope that is on disk, and show it where its mount is in use; the receipt."""
+        volume, statement = one.volume, one.statement
+        with self._lock(volume).mount:
+            self._held[volume] = one.held
             users = self._users.total(volume)
-            if users and self._volumes.current(volume) != statement.issued_at:
-                self._volumes.prepare(volume, statement.issued_at, files)
-                vanished = self._volumes.current(volume) is None
-                if vanished or before is None or before.statement is None or before.statement.state_digest != digest:
+            current = self._volumes.current(volume)
+            if users and current != statement.issued_at:
+                if not self._volumes.is_prepared(volume, statement.issued_at):  # its first Mount came in between
+                    self._volumes.prepare(volume, statement.issued_at, self._open(volume, one.held)[1])
+                before = one.before.statement if one.before is not None else None
+                if current is None or before is None or before.state_digest != statement.state_digest:
                     self._changes.schedule(volume, statement.options, statement.issued_at)
                 self._volumes.publish(volume, statement.issued_at)
                 self._later.ask(volume)
         if users:
-            self._expiry.ask(self._wiped_at(held))
-        if not again:
-            self._audit.write("deliver", {**describe(statement), "users": users})
+            self._expiry.ask(self._wiped_at(one.held))
         return {
             "volume": volume,
             "environment": statement.environment,
             "mount": statement.mount,
             "host": statement.host,
             "issued_at": statement.issued_at,
-            "state_digest": digest,
+            "state_digest": statement.state_digest,
             "live": users > 0,
             "users": users,
-            "changed": not again,
+            "changed": not one.again,
             "accepted_at": _milliseconds(),
             "secrets": [{"name": ref.name, "version": ref.version} for ref in statement.secrets],
         }
@@ -462,7 +516,7 @@ class Agent:
     def status(self, docker: bool, examine: bool = True) -> dict[str, Any]:
         """Everything a person or a module wants to know; see the control API.
 
-        Without EXAMINE no envelope is opened, and one that nobody asked for since the start counts as good.
+        Without EXAMINE no envelope is verified, and one that nobody asked for since the start counts as good.
         """
         volumes = self._state.volumes()
         mounts = [
@@ -582,7 +636,21 @@ class Agent:
         return max(issued_at, self._state.saved_mark(volume))
 
     def _open(self, volume: str, held: Held) -> tuple[Statement, list[File]]:
-        """Verify and decrypt the envelope on disk under the keys pinned now, and remember whether it is good."""
+        """Verify and decrypt the envelope on disk."""
+        statement, envelope = self._verify(volume, held)
+        try:
+            files = self._decrypt(envelope, statement)
+        except HostsealError as error:
+            held.reason = str(error)
+            raise
+        _refuse_expired(statement)
+        return statement, files
+
+    def _verify(self, volume: str, held: Held) -> tuple[Statement, str]:
+        """Verify the envelope on disk under the keys pinned now, and remember whether it is good.
+
+        The signature covers the ciphertext, which was opened when it came: it opens as long as its key is here.
+        """
         pin = self._pin_of(split_volume(volume)[0])
         try:
             envelope = self._state.envelope(volume)
@@ -593,13 +661,13 @@ class Agent:
                 statement = read_statement(envelope, pin.keys)
             if (statement.volume, statement.host) != (volume, self.host.name):
                 raise RefusedError(f"it is for mount {statement.volume!r} of host {statement.host!r}")
-            files = self._decrypt(envelope, statement)
+            if recipient(envelope) not in (self.host.kid, *self.host.older_kids):
+                raise RefusedError("it is encrypted to another key than this host's")
         except HostsealError as error:
             held.reason, held.examined, held.digest = str(error), pin, None
             raise
         held.statement, held.reason, held.examined, held.digest = statement, None, pin, digest
-        _refuse_expired(statement)
-        return statement, files
+        return statement, envelope
 
     def _decrypt(self, envelope: str, statement: Statement) -> list[File]:
         return decrypt(envelope, statement, self.host.key_of(recipient(envelope)))
@@ -610,7 +678,7 @@ class Agent:
             return
         held.examined = None
         try:
-            self._open(volume, held)
+            self._verify(volume, held)
         except (HostsealError, OSError) as error:
             if held.examined is None:
                 held.reason = _text(error)
@@ -624,6 +692,10 @@ class Agent:
             except RefusedError as error:
                 return str(error)
         return held.reason
+
+
+def _described(volume: str, held: Held | None) -> dict[str, Any]:
+    return describe(held.statement) if held is not None and held.statement is not None else {"volume": volume}
 
 
 def _is_signed(envelope: str, keys: Iterable[JWK]) -> bool:

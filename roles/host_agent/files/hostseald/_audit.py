@@ -20,6 +20,9 @@ from contextlib import suppress
 from typing import Any
 
 from ._envelope import Statement
+from ._model import delivery_id
+
+_AT_ONCE = 100
 
 
 def describe(statement: Statement) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def describe(statement: Statement) -> dict[str, Any]:
     return {
         "volume": statement.volume,
         "issued_at": statement.issued_at,
-        "delivery": f"{statement.host}/{statement.volume}/{statement.issued_at}",
+        "delivery": delivery_id(statement.host, statement.volume, statement.issued_at),
         "secrets": [{"name": ref.name, "version": ref.version} for ref in statement.secrets],
     }
 
@@ -71,13 +74,17 @@ class Audit:
         self._thread.join(seconds)
 
     def _write_all(self) -> None:
-        line = self._queue.get()
-        while line is not None:
-            text = (line + "\n").encode()
+        last = False
+        while not last:
+            lines: list[str | None] = [self._queue.get()]
+            with suppress(queue.Empty):  # what else has come goes with it
+                while len(lines) < _AT_ONCE:
+                    lines.append(self._queue.get_nowait())
+            last = None in lines
+            text = "".join(f"{line}\n" for line in lines if line is not None).encode()
             for write in (self._to_journal, self._to_file):
                 with suppress(OSError):  # the other one has it
                     write(text)
-            line = self._queue.get()
 
     @staticmethod
     def _to_journal(text: bytes) -> None:
@@ -90,7 +97,8 @@ class Audit:
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
                 text = b"\n" + text  # a power cut left half a line: it must not spoil this one
-            if os.write(handle, text) < len(text):
-                os.ftruncate(handle, size)  # the disk is full: a whole line or none
+            written = os.write(handle, text)
+            if written < len(text):
+                os.ftruncate(handle, size + text.rfind(b"\n", 0, written) + 1)  # the disk is full: whole lines alone
         finally:
             os.close(handle)

@@ -11,9 +11,10 @@ from typing import Any
 from ._agent import Agent
 from ._envelope import MAX_ENVELOPE_BYTES
 from ._http import HttpError, Request
-from ._model import HostsealError, check_name, split_volume
+from ._model import MAX_ENVELOPES, HostsealError, check_name, split_volume
 
-MAX_BODY_BYTES = MAX_ENVELOPE_BYTES
+# The two newlines of an envelope take a byte more in JSON.
+MAX_BODY_BYTES = MAX_ENVELOPE_BYTES + 1024
 
 
 class ControlApi:
@@ -42,7 +43,9 @@ class ControlApi:
             return self._agent.pin(check_name("environment", name), _text(request), _flag(request, "replace_key"))
         if route in ("PUT v1/mounts/", "DELETE v1/mounts/"):
             split_volume(name)
-            return self._agent.deliver(name, _text(request)) if request.method == "PUT" else self._agent.remove(name)
+            return self._deliver_one(name, _text(request)) if request.method == "PUT" else self._agent.remove(name)
+        if route == "PUT v1/mounts":
+            return self._agent.deliver(_envelopes(request))
         if route == "POST v1/proof":
             return self._agent.prove(_text(request))
         if route == "DELETE v1/keys/":
@@ -50,6 +53,24 @@ class ControlApi:
         if route == "POST v1/wipe":
             return self._agent.wipe_all()
         raise HttpError(404, "there is no such request")
+
+    def _deliver_one(self, volume: str, envelope: str) -> dict[str, Any]:
+        outcome = self._agent.deliver({volume: envelope})[volume]
+        if "reason" in outcome:
+            raise HttpError(409, outcome["reason"])
+        return outcome
+
+
+def _envelopes(request: Request) -> dict[str, str]:
+    """Volume to envelope; what is wrong with one volume's envelope is for the agent to find."""
+    envelopes = request.json()
+    if len(envelopes) > MAX_ENVELOPES:
+        raise HttpError(413, f"there are {len(envelopes)} envelopes, at most {MAX_ENVELOPES} are allowed at once")
+    for volume, envelope in envelopes.items():
+        split_volume(volume)
+        if not isinstance(envelope, str):
+            raise HttpError(400, "an envelope is not a text")
+    return envelopes
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from jwcrypto.jwk import JWK
 
-from ._envelope import load_host_keys
+from ._envelope import load_host_keys, thumbprint
 from ._model import HostsealError, check_name
 
 
@@ -22,14 +22,14 @@ class Host:
     def __init__(self, name: str, key: JWK, older: Iterable[JWK] = ()) -> None:
         self.name = name
         self.key = key
-        self._older = {key.thumbprint(): key for key in older}
+        self._older = {thumbprint(key): key for key in older}
 
     def __repr__(self) -> str:
         return f"Host({self.name!r})"
 
     @property
     def kid(self) -> str:
-        return str(self.key.thumbprint())
+        return thumbprint(self.key)
 
     @property
     def older_kids(self) -> list[str]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jwcrypto.jwk import JWK
 
 from ._envelope import KeySet, load_signing_key
-from ._files import names, remove_file, replace_file, sync_folder, write_json
+from ._files import names, remove_file, replace_files, sync_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,12 @@ class State:
         except FileNotFoundError:
             return None
 
-    def put(self, volume: str, envelope: str) -> None:
-        """Hold ENVELOPE from now on, instead of an older one."""
-        replace_file(os.path.join(self._mounts, volume), envelope.encode(), durable=True)
+    def put(self, envelopes: Mapping[str, str]) -> dict[str, OSError]:
+        """Hold ENVELOPES by volume from now on, instead of older ones; those that can't be, with the reason."""
+        failed = replace_files(self._mounts, {volume: text.encode() for volume, text in envelopes.items()})
         with self._lock:
-            self._volumes.add(volume)
+            self._volumes.update(envelopes.keys() - failed.keys())
+        return failed
 
     def save_mark(self, volume: str, issued_at: int) -> None:
         """Remember ISSUED_AT for after the removal of the envelope; until then the envelope itself is the mark."""

@@ -38,17 +38,24 @@ class Volumes:
         self._root = root
         self._published = published
         self._owner_of_zero = owner_of_zero
+        self._tmpfs: tuple[int, int] | None = None
 
     def path(self, volume: str) -> str:
         """The directory that Docker binds."""
         return os.path.join(self._published, volume)
 
-    def check(self) -> str:
-        """The tmpfs's mount options; HostsealError unless there is a tmpfs of its own, and Docker sees the same one."""
-        options = self._tmpfs_options()
+    def check(self) -> None:
+        """HostsealError unless there is a tmpfs of its own, and Docker sees the same one.
+
+        Which file system it is, is looked up once: an unmounted one leaves a directory of another file system, and the
+        id of a tmpfs is random (statfs(2); zero before Linux 6.0).
+        """
+        file_system = (os.stat(self._root).st_dev, os.statvfs(self._root).f_fsid)
+        if file_system != self._tmpfs:
+            self._tmpfs_options()
+            self._tmpfs = file_system
         if not self._same(self._root, self._published):
             raise HostsealError(f"{self._published} is not a view of {self._root}: start its mount unit")
-        return options
 
     def _tmpfs_options(self) -> str:
         """From /proc/self/mountinfo, see proc_pid_mountinfo(5). It is long on a host with many containers."""
@@ -71,7 +78,8 @@ class Volumes:
     def status(self) -> dict[str, Any]:
         """Health and size in bytes for the control API."""
         try:
-            options: str | None = self.check()
+            self.check()
+            options: str | None = self._tmpfs_options()
             reason = None
         except (HostsealError, OSError) as error:
             options = None
@@ -97,12 +105,16 @@ class Volumes:
             return None
         return int(target[2:]) if _GENERATION.fullmatch(target) else None
 
+    def is_prepared(self, volume: str, issued_at: int) -> bool:
+        """Whether a generation is there, seen or not."""
+        return os.path.isdir(os.path.join(self._root, volume, f"..{issued_at}"))
+
     def prepare(self, volume: str, issued_at: int, files: Iterable[File]) -> None:
         """Write a generation that nobody sees yet. On HostsealError or OSError nothing of it is left."""
         self.check()
         folder = os.path.join(self._root, volume)
         complete = os.path.join(folder, f"..{issued_at}")
-        if os.path.isdir(complete):
+        if self.is_prepared(volume, issued_at):
             return
         _make_folder(folder)
         if not self._same(folder, self.path(volume)):
