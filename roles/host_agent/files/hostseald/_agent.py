@@ -71,13 +71,13 @@ class Held:
 
 @dataclass(frozen=True)
 class _Accepted:
-    """An envelope that is good. BEFORE is what was held until now; AGAIN: it is this one."""
+    """An envelope that is good. BEFORE is the state digest of the one held until now; AGAIN: it is this very one."""
 
     volume: str
     envelope: str
     statement: Statement
     held: Held
-    before: Held | None
+    before: str | None
     again: bool
 
 
@@ -393,14 +393,12 @@ class Agent:
             raise RefusedError(f"it is for mount {statement.volume!r}")
         if statement.host != self.host.name:
             raise RefusedError(f"it is for host {statement.host!r}")
-        before = self._find(volume)
+        found = self._find(volume)
+        before = found.statement if found is not None else None
         again = (
-            before is not None
-            and before.statement is not None
-            and before.statement.issued_at == statement.issued_at
-            and self._state.envelope(volume) == envelope
+            before is not None and before.issued_at == statement.issued_at and self._state.envelope(volume) == envelope
         )
-        mark = self._mark(volume, before)
+        mark = self._mark(volume, found)
         if statement.issued_at <= mark and not again:
             raise RefusedError(
                 f"its time of issue {statement.issued_at} is not after {mark}, the newest accepted so far"
@@ -411,7 +409,7 @@ class Agent:
             if self._users.total(volume):
                 self._volumes.prepare(volume, statement.issued_at, files)
         held = Held(statement, examined=pin, digest=_sha256(envelope))
-        return _Accepted(volume, envelope, statement, held, before, again)
+        return _Accepted(volume, envelope, statement, held, before.state_digest if before else None, again)
 
     def _publish(self, one: _Accepted) -> dict[str, Any]:
         """Hold an envelope that is on disk, and show it where its mount is in use; the receipt."""
@@ -423,8 +421,7 @@ class Agent:
             if users and current != statement.issued_at:
                 if not self._volumes.is_prepared(volume, statement.issued_at):  # its first Mount came in between
                     self._volumes.prepare(volume, statement.issued_at, self._open(volume, one.held)[1])
-                before = one.before.statement if one.before is not None else None
-                if current is None or before is None or before.state_digest != statement.state_digest:
+                if current is None or one.before != statement.state_digest:
                     self._changes.schedule(volume, statement.options, statement.issued_at)
                 self._volumes.publish(volume, statement.issued_at)
                 self._later.ask(volume)
