@@ -17,7 +17,7 @@ INTEGRATION = base=$$(mktemp -d /tmp/hs.XXXX) && trap "rm -rf $$base" EXIT && \
 # More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
 ARGS ?=
 
-.PHONY: help setup unit integration test lint format sanity bench faults quickstart quickstart-clean engine-stop clean
+.PHONY: help setup unit integration test lint docs format sanity bench faults quickstart quickstart-clean engine-stop clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,13 @@ test: setup ## Unit and integration tests
 
 lint: setup ## Everything that reads the code: style, types, documentation, ansible-test sanity
 	tests/rig/lint.sh
+
+docs: setup ## The documentation site, in build/docs/html
+	rm -rf build/docs/source && mkdir -p -m 755 build/docs/source/reference
+	cp -r docs/*.md docs/images build/docs/source
+	antsibull-docs collection --fail-on-error --use-current --squash-hierarchy \
+		--dest-dir build/docs/source/reference hostseal.secrets
+	sphinx-build --fail-on-warning --quiet -d build/docs/doctrees -c docs build/docs/source build/docs/html
 
 format: setup ## Bring Python files into shape
 	ruff check --select I --fix .

@@ -1,0 +1,45 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the documentation tells its reader to do works, page by page, on one host."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs_code import blocks, pages
+from tests.rig.paths import ROOT
+
+from .conftest import BEFORE, Reader
+
+# In the order in which one may read them: later pages build on what the first ones made.
+ORDER = [
+    "docs/tutorial-localkey.md",
+    "README.md",
+    "docs/operations.md",
+    "docs/migrate-ansible-vault.md",
+    "docs/migrate-swarm.md",
+    "docs/migrate-rancher.md",
+    "docs/awx.md",
+    "docs/backends.md",
+    "docs/tutorial-vault.md",
+]
+
+
+def test_no_page_is_left_out() -> None:
+    runnable = {page for page in pages() for block in blocks(ROOT / page) if not block.reason and block.language != "text"}
+    assert runnable == set(ORDER)
+
+
+@pytest.mark.parametrize("page", ORDER)
+def test_page(reader: Reader, page: str) -> None:
+    on_host, here = BEFORE.get(page, ("", ""))
+    if on_host:
+        reader.host.sh(on_host)
+    if here:
+        reader.shell(here.replace("/dev/shm/", f"{reader.directory}/"))
+    if page in ("docs/backends.md", "docs/tutorial-vault.md"):
+        reader.be_administrator_of_vault()
+    for block in blocks(ROOT / page):
+        if not block.reason and block.language != "text":
+            reader.do(block)
