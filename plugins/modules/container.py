@@ -10,7 +10,8 @@ module: container
 short_description: Run a container that reads secrets
 version_added: 0.1.0
 description:
-  - M(community.docker.docker_container) with the option O(secrets).
+  - M(community.docker.docker_container) with the option O(secrets), which names a mount. The container's programs find
+    its files in C(/run/secrets), as if they were Swarm's.
   - All other options are those of M(community.docker.docker_container), and are checked by it.
     Its C(module_defaults) apply, also those of the action group C(community.docker.docker).
   - The container gets the Docker volume C(ENVIRONMENT.MOUNT) of the driver C(hostseal), read-only.

@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - An environment is a scope such as C(prod) or C(staging). It owns its secrets, one backend, one key and one
     signing key.
+  - The key has to be there. M(hostseal.secrets.localkey) or M(hostseal.secrets.vault_transit) makes it.
   - Makes the store where there is none.
 author:
   - hostseal contributors (@hostseal)

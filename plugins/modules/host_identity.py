@@ -10,7 +10,8 @@ module: host_identity
 short_description: Make or rotate the key pair of a host
 version_added: 0.1.0
 description:
-  - Makes an X25519 key pair on the host, for which envelopes are encrypted, and returns its public half.
+  - Makes an X25519 key pair on the host and returns its public half, which M(hostseal.secrets.host) enrols. Secrets are
+    encrypted to it.
   - The private key never leaves the host. A key that is there and good is never overwritten.
   - With O(state=rotated) a new pair is made beside the old one, and the agent opens what is sealed for either, so
     that there is no gap. A later run with O(state=present) destroys the old key, as soon as no mount of the host is

@@ -10,8 +10,8 @@ module: rewrap
 short_description: Encrypt an environment's secrets under the newest version of its key
 version_added: 0.1.0
 description:
-  - Encrypts every stored version of every secret of an environment anew that is not under the newest version of the
-    environment's key. Values, numbers and fingerprints stay as they are, and no host is concerned.
+  - After a rotation of the environment's key, encrypts again whatever the store has under an older version of it.
+    Values, numbers and fingerprints stay as they are, and no host is concerned.
   - With the backend vault it is Transit's C(rewrap), so no value leaves the server, and the policy C(rotator) suffices.
   - Works in parts of about a thousand. A run that was killed loses nothing, and the next one goes on from there.
 author:

@@ -10,10 +10,12 @@ module: secret
 short_description: Declare secrets of an environment
 version_added: 0.1.0
 description:
-  - Declares one secret or a list of them in one transaction and with one batch of the backend.
-  - A secret has immutable, numbered versions. No module ever returns a value.
-  - Prefer the list O(secrets) to a C(loop) over this module. It is faster, and Ansible prints the items of a loop.
-    In a loop over given values the results are hidden therefore.
+  - Declares secrets, with a value that is given, read from a file or generated. It is encrypted with the environment's
+    key and kept in the store. No module ever returns it.
+  - A secret has numbered versions, which never change. Containers get the current one with the next
+    M(hostseal.secrets.mount), unless the mount names another.
+  - Several secrets belong into the list O(secrets), which is one transaction and one batch of the backend, not into a C(loop).
+    That is slower, and Ansible prints the items of a loop, so results are hidden in a loop over given values.
 author:
   - hostseal contributors (@hostseal)
 options:
