@@ -43,6 +43,8 @@ docs: setup ## The documentation site, in build/docs/html
 	cp -r docs/*.md docs/images build/docs/source
 	antsibull-docs collection --fail-on-error --use-current --squash-hierarchy \
 		--dest-dir build/docs/source/reference hostseal.secrets
+	@# The theme has tables of contents at the side, and puts an error into pages that bring their own.
+	sed -i '/^\.\. contents::/,/^$$/d' build/docs/source/reference/*.rst
 	sphinx-build --fail-on-warning --quiet -d build/docs/doctrees -c docs build/docs/source build/docs/html
 
 format: setup ## Bring Python files into shape

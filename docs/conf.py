@@ -16,5 +16,3 @@ html_copy_source = False
 html_show_sphinx = False
 nitpicky = True
 myst_heading_anchors = 3
-# index.md lists some pages by a pattern.
-suppress_warnings = ["toc.empty_glob"]
