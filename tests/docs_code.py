@@ -47,6 +47,11 @@ class Block:
     reason: str
 
     @property
+    def is_code(self) -> bool:
+        """Whether somebody can do something with it here."""
+        return not self.reason and self.language != "text"
+
+    @property
     def file(self) -> str:
         """The file that it is, or nothing."""
         found = _FILE.match(self.text)
@@ -78,14 +83,15 @@ class Block:
 
     def complaint(self) -> str:
         """Why nobody would know what to do with it; empty when it is run or says why not."""
-        if self.reason or self.language == "text" or self.file:
+        if not self.is_code or self.file:
             return ""
         if self.language == "console":
             return "" if self.commands() else f"{self.where}: a console without a command"
         if self.language != "yaml":
             return f"{self.where}: `{self.language}` is neither run nor marked `<!-- not run: REASON -->`"
-        listed = yaml.safe_load(self.text)
-        return "" if isinstance(listed, list) else f"{self.where}: YAML that is no list needs `# FILE.yml` as its first line"
+        if not isinstance(yaml.safe_load(self.text), list):
+            return f"{self.where}: YAML that is no list needs `# FILE.yml` as its first line"
+        return ""
 
 
 def pages() -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -79,7 +80,8 @@ class Reader:
         )
 
     def _keep(self, variables: dict[str, str]) -> None:
-        self.variables.write_text("".join(f"declare -x {key}={json.dumps(value)}\n" for key, value in variables.items()))
+        lines = [f"export {key}={shlex.quote(value)}\n" for key, value in variables.items()]
+        self.variables.write_text("".join(lines), encoding="utf-8")
 
     def be_administrator_of_vault(self) -> None:
         """As after `vault login`."""

@@ -27,8 +27,7 @@ ORDER = [
 
 
 def test_no_page_is_left_out() -> None:
-    runnable = {page for page in pages() for block in blocks(ROOT / page) if not block.reason and block.language != "text"}
-    assert runnable == set(ORDER)
+    assert {page for page in pages() for block in blocks(ROOT / page) if block.is_code} == set(ORDER)
 
 
 @pytest.mark.parametrize("page", ORDER)
@@ -41,5 +40,5 @@ def test_page(reader: Reader, page: str) -> None:
     if page in ("docs/backends.md", "docs/tutorial-vault.md"):
         reader.be_administrator_of_vault()
     for block in blocks(ROOT / page):
-        if not block.reason and block.language != "text":
+        if block.is_code:
             reader.do(block)
