@@ -113,6 +113,15 @@ def blocks(path: Path) -> list[Block]:
     return found
 
 
+def links(path: Path) -> list[str]:
+    """What one Markdown file links to, and its images."""
+    found: list[str] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8")):
+        for child in token.children or []:
+            found += [str(child.attrs[key]) for key in ("href", "src") if key in child.attrs]
+    return found
+
+
 def matches(output: tuple[str, ...], printed: str) -> bool:
     """Whether the lines of OUTPUT are in what was PRINTED, in their order, with … for anything."""
     position = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.docs_code import Block, Command, blocks, matches, pages
+from tests.docs_code import Block, Command, blocks, links, matches, pages
 from tests.rig.paths import ROOT
 
 PAGE = """\
@@ -25,6 +25,8 @@ $ ls -l \\
 total 0
 # reboot
 ```
+
+A [link](there.md#part), ![a picture](images/x.svg), [elsewhere](https://example.com).
 
 ```python
 print()
@@ -54,7 +56,7 @@ def test_finds_each_kind_of_block(tmp_path: Path) -> None:
     assert (shell.where, shell.reason, shell.complaint()) == ("page.md:3", "needs a cluster", "")
     assert console.commands() == [Command(False, "ls -l \\\n    here", ("total 0",)), Command(True, "reboot", ())]
     assert (file.file, file.complaint(), console.file) == ("a/b.yml", "", "")
-    assert "page.md:16: `python` is neither run nor marked" in python.complaint()
+    assert "page.md:18: `python` is neither run nor marked" in python.complaint()
     assert "neither run nor marked" in indented.complaint()
 
 
@@ -70,6 +72,14 @@ def test_output_is_compared_in_order_with_gaps() -> None:
     assert matches(("ok=3 … failed=0", "version 2"), printed)
     assert not matches(("version 2", "ok=3"), printed)
     assert not matches(("changed=0",), printed)
+
+
+def test_links_within_the_documentation_lead_somewhere(tmp_path: Path) -> None:
+    _page(tmp_path)
+    assert links(tmp_path / "page.md") == ["there.md#part", "images/x.svg", "https://example.com"]
+    found = [(ROOT / page, link) for page in ["README.md", *pages()] for link in links(ROOT / page)]
+    local = [(page, link) for page, link in found if not link.startswith(("https:", "#"))]
+    assert [(page.name, link) for page, link in local if not (page.parent / link.partition("#")[0]).exists()] == []
 
 
 def test_every_block_of_the_documentation_is_run_or_says_why_not() -> None:
