@@ -33,10 +33,10 @@ printf 'swarm knew this' | docker secret create db_password -
 printf 'and this' | docker secret create session_key -
 docker service create --detach=false --no-resolve-image --name web --secret db_password --secret session_key nginx
 """
-VAULT_FILE = """mkdir -p group_vars/all
+VAULT_FILE = """mkdir -p vars
 openssl rand -hex 16 > vault-password
 printf 'vault_smtp_password: correct horse battery staple' |
-    ansible-vault encrypt --vault-password-file vault-password --output group_vars/all/vault.yml
+    ansible-vault encrypt --vault-password-file vault-password --output vars/vault.yml
 """
 # What a page takes for granted: the host's part, the control node's part.
 BEFORE = {
