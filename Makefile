@@ -17,7 +17,7 @@ INTEGRATION = base=$$(mktemp -d /tmp/hs.XXXX) && trap "rm -rf $$base" EXIT && \
 # More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
 ARGS ?=
 
-.PHONY: help setup unit integration test lint docs format sanity bench faults quickstart quickstart-clean engine-stop clean
+.PHONY: help setup unit integration test lint docs format sanity bench faults quickstart matrix quickstart-clean engine-stop clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ format: setup ## Bring Python files into shape
 
 sanity: setup ## ansible-test sanity alone
 	tests/rig/sanity.sh $(ARGS)
+
+matrix: setup ## Every supported ansible-core and Python: unit tests, a short integration run, sanity; ARGS='2.22 agent-3.9'
+	python -m tests.matrix $(ARGS)
 
 bench: setup ## Measure against the targets
 	python -m tests.benchmarks $(ARGS)

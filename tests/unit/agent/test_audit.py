@@ -27,11 +27,10 @@ def test_a_full_disk_leaves_no_half_line(small_disk: Path) -> None:
     path = small_disk / "audit.jsonl"
     ballast = small_disk / "ballast"
     write(path, "first")
-    with ballast.open("wb") as file:
+    with ballast.open("wb", buffering=0) as file:
         try:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
+            while file.write(bytes(4096)):
+                pass
         except OSError:
             pass  # full
     long = "x" * 700
