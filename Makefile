@@ -17,7 +17,7 @@ INTEGRATION = base=$$(mktemp -d /tmp/hs.XXXX) && trap "rm -rf $$base" EXIT && \
 # More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
 ARGS ?=
 
-.PHONY: help setup unit integration test lint docs format sanity bench faults quickstart matrix quickstart-clean engine-stop clean
+.PHONY: help setup unit integration test lint docs format sanity matrix release bench faults quickstart quickstart-clean engine-stop clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ sanity: setup ## ansible-test sanity alone
 
 matrix: setup ## Every supported ansible-core and Python: unit tests, a short integration run, sanity; ARGS='2.22 agent-3.9'
 	python -m tests.matrix $(ARGS)
+
+release: setup ## Changelog, tag, tarball, bill of materials, checksums: VERSION=1.2.3; DRY_RUN=1: in a clone, twice, and installed
+	python -m tests.release $(VERSION) $(if $(DRY_RUN),--dry-run)
 
 bench: setup ## Measure against the targets
 	python -m tests.benchmarks $(ARGS)
