@@ -21,7 +21,8 @@ attributes:
     description: Run again with the same options, it changes nothing.
 """
 
-    CONTROL_NODE = r"""
+    # Modules whose work an action plugin does or begins.
+    FULL = r"""
 options: {}
 attributes:
   check_mode:

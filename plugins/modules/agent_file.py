@@ -44,13 +44,8 @@ options:
     type: str
 extends_documentation_fragment:
   - hostseal.secrets.attributes
+  - hostseal.secrets.attributes.full
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  action:
-    support: full
   idempotent:
     support: full
 """

@@ -55,13 +55,8 @@ extends_documentation_fragment:
   - hostseal.secrets.store
   - hostseal.secrets.backend
   - hostseal.secrets.attributes
+  - hostseal.secrets.attributes.full
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  action:
-    support: full
   idempotent:
     support: full
 seealso:

@@ -56,13 +56,8 @@ options:
     default: /etc/hostseal
 extends_documentation_fragment:
   - hostseal.secrets.attributes
+  - hostseal.secrets.attributes.full
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  action:
-    support: full
   idempotent:
     support: partial
     details: With O(state=rotated) it always makes a new key pair.

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, hostseal contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make a release from a clean checkout: python -m tests.release [VERSION] [--dry-run]
+"""Make a release from a clean checkout: python -m tests.release [VERSION] [--dry-run | --rebuild]
 
-Changelog, commit and tag in this checkout; tarball, bill of materials and checksums in dist/. Nothing is pushed. A dry
-run does it in a clone, with what is committed, compares two builds and installs the tarball.
+Changelog, commit and tag in this checkout; tarball, bill of materials and checksums in dist/. Nothing is pushed. CONTRIBUTING.md says
+what comes then. A dry run does it in a clone, with what is committed, compares two builds and installs the tarball.
 """
 
 from __future__ import annotations
@@ -39,17 +39,19 @@ def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.release", description=__doc__)
     parser.add_argument("version", nargs="?", default="", help="as in galaxy.yml")
-    parser.add_argument("--dry-run", action="store_true", help="in a clone; the version may be left out")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--dry-run", action="store_true", help="in a clone; the version may be left out")
+    how.add_argument("--rebuild", action="store_true", help="make the files of a tag again")
     options = parser.parse_args()
     try:
         if options.dry_run:
             dry_run(options.version or str(galaxy(ROOT)["version"]))
         else:
-            check(ROOT, options.version)
-            tag(ROOT, options.version)
+            if not options.rebuild:
+                check(ROOT, options.version)
+                tag(ROOT, options.version)
             for file in pack(ROOT, options.version, ROOT / "dist"):
                 print(file)
-            print(f"\nTagged {options.version}. CONTRIBUTING.md says how to sign, push and publish it.")
     except ReleaseError as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
@@ -126,27 +128,18 @@ def dry_run(version: str) -> None:
             if one.read_bytes() != other.read_bytes():
                 raise ReleaseError(f"two builds of {one.name} differ")
             print(f"{one.name}: {one.stat().st_size} bytes, twice the same")
-        installed = Path(folder) / "installed"
-        install(first[0], installed)
-        print(
-            f"{first[0].name}: installed and verified; its {documented(installed)} modules are found"
-        )
+        modules = install(first[0], Path(folder) / "installed")
+        print(f"{first[0].name}: installed and verified, with {modules} modules")
 
 
-def install(tarball_path: Path, target: Path) -> None:
-    """As a user does, without what comes from Galaxy; then the checksums of what was installed."""
-    galaxy_command = ["ansible-galaxy", "collection"]
-    run([*galaxy_command, "install", "--no-deps", "--offline", "-p", str(target), str(tarball_path)], target.parent)
-    run([*galaxy_command, "verify", "--offline", "-p", str(target), "hostseal.secrets"], target.parent)
-
-
-def documented(target: Path) -> int:
-    """How many modules ansible-doc finds below TARGET."""
-    command = ["ansible-doc", "--list", "--type", "module", "hostseal.secrets"]
-    listed = subprocess.run(
-        command, capture_output=True, check=True, env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(target)}
-    )
-    count = len(listed.stdout.splitlines())
+def install(tarball_path: Path, target: Path) -> int:
+    """As a user does, without what comes from Galaxy, and verify it; the number of modules that ansible-doc finds."""
+    alone = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(target)}
+    ours = ["ansible-galaxy", "collection"]
+    run([*ours, "install", "--no-deps", "--offline", "-p", str(target), str(tarball_path)], target.parent, alone)
+    run([*ours, "verify", "--offline", "hostseal.secrets"], target.parent, alone)
+    listed = run(["ansible-doc", "--list", "--type", "module", "hostseal.secrets"], target.parent, alone)
+    count = len(listed.splitlines())
     if count != len(list((ROOT / "plugins/modules").glob("*.py"))):
         raise ReleaseError(f"ansible-doc finds {count} modules in what was installed")
     return count
@@ -154,12 +147,13 @@ def documented(target: Path) -> int:
 
 def git(checkout: Path, *arguments: str) -> str:
     """What git prints."""
-    return subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, check=True).stdout.decode()
+    return run(["git", *arguments], checkout)
 
 
-def run(command: list[str], directory: Path) -> None:
-    """Silent unless it fails."""
-    subprocess.run(command, cwd=directory, capture_output=True, check=True)
+def run(command: list[str], directory: Path, environment: dict[str, str] | None = None) -> str:
+    """What it prints; CalledProcessError when it fails."""
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, check=True)
+    return done.stdout.decode()
 
 
 if __name__ == "__main__":
