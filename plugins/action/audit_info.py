@@ -23,7 +23,7 @@ class ActionModule(Action):
     _supports_diff = False
 
     def work(self, options: dict[str, Any]) -> Result:
-        with self.open_store(options) as store, store.transaction() as transaction:
+        with self.open_store(options, read_only=True) as store, store.transaction() as transaction:
             records = transaction.audit()
         broken = first_broken(records)
         head = records[-1] if records else None

@@ -28,23 +28,23 @@ class ActionModule(Action):
     def work(self, options: dict[str, Any]) -> Result:
         name = check_name("environment", options["name"])
         place = _place(options)
-        with (
-            self.open_store(options, create=options["state"] == "present") as store,
-            store.transaction() as transaction,
-        ):
-            before = transaction.find_environment(name)
-            if options["state"] == "absent":
-                return self._remove(transaction, before, options["force"])
-            earlier = _line(transaction, before)
-            if before is None:
-                after, changed = self._add(transaction, name, place, options), True
-            elif options["migrate"]:
-                after, changed = self._migrate(transaction, before, place, options)
-            else:
-                _refuse_difference(before, place)
-                after, changed = before, False
-            rollover = _migrating.rollover(transaction, after) if after else None
-            later = _line(transaction, after) or f"environment {name}, {place}\n"
+        with self.open_store(options, create=options["state"] == "present") as store:
+            return store.run(lambda transaction: self._bring(transaction, name, place, options))
+
+    def _bring(self, transaction: Transaction, name: str, place: KeyPlace, options: dict[str, Any]) -> Result:
+        before = transaction.find_environment(name)
+        if options["state"] == "absent":
+            return self._remove(transaction, before, options["force"])
+        earlier = _line(transaction, before)
+        if before is None:
+            after, changed = self._add(transaction, name, place, options), True
+        elif options["migrate"]:
+            after, changed = self._migrate(transaction, before, place, options)
+        else:
+            _refuse_difference(before, place)
+            after, changed = before, False
+        rollover = _migrating.rollover(transaction, after) if after else None
+        later = _line(transaction, after) or f"environment {name}, {place}\n"
         result: Result = {
             "changed": changed,
             "environment": {

@@ -26,7 +26,7 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Ac
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import confirm_key_sets, trusted_keys
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, HostRecord, Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, HostRecord, Store, Transaction
 
 if TYPE_CHECKING:
     from jwcrypto.jwk import JWK
@@ -42,13 +42,15 @@ class ActionModule(Action):
         environments = [check_name("environment", environment) for environment in options["environments"]]
         with self.open_store(options) as store:
             if options["state"] == "absent":
-                return self._retire(store, name, environments)
+                return store.run(lambda transaction: self._retire(transaction, name, environments))
             key = self._public_key(name, options["public_key"])
             if key is None:
                 self._display.warning(f"host {name!r} has no key yet; predicted as if this run made it")
                 return self._result(name, None, dict.fromkeys(environments, "enrolled"), {})
             vouched = set() if options["replace_key"] else self._vouched(store, name, key)
-            actions, key_sets = self._enrol(store, name, key, environments, options, vouched)
+            actions, key_sets = store.run(
+                lambda transaction: self._enrol(transaction, name, key, environments, options, vouched)
+            )
             kid = key.thumbprint()
             pinned = self._pin(name, kid, key_sets, options)
             wanted = [environment for environment in pinned if pinned[environment] and not key_sets[environment][2]]
@@ -120,7 +122,7 @@ class ActionModule(Action):
 
     def _enrol(
         self,
-        store: Store,
+        transaction: Transaction,
         name: str,
         key: JWK,
         environments: list[str],
@@ -130,50 +132,48 @@ class ActionModule(Action):
         actions: dict[str, str] = {}
         key_sets: dict[str, tuple[str, int, str | None]] = {}
         kid = key.thumbprint()
-        with store.transaction() as transaction:
-            for enrolment in transaction.enrolments(name):
-                if enrolment.kid not in (kid, *vouched) and not options["replace_key"]:
-                    raise HostsealError(
-                        f"host {name!r} is enrolled in environment {enrolment.environment!r} with key {enrolment.kid},"
-                        f" but now has {kid}, for which no holder of the former vouches: if it was installed anew, say"
-                        " replace_key: true; if not, somebody stands between you and it. Nothing was changed"
-                    )
-            for environment in environments:
-                found = transaction.find_environment(environment)
-                if found is None and self.check:
-                    self._display.warning(
-                        f"environment {environment!r} is not in the store; predicted as if this run declared it"
-                    )
-                    actions[environment] = "enrolled"
-                    continue
-                found = transaction.environment(environment)
-                known = transaction.hosts(environment, [name]).get(name)
-                if known is not None and not options["replace_key"] and _is_enrolled(known, found, key):
-                    # Its own word is enough for a host that has pinned this very key, as it will say.
-                    actions[environment] = "unchanged"
-                    key_sets[environment] = (found.signing_kid, read_key_set(found.key_set, None).issued_at, None)
-                    continue
-                backend = self.open_backend(found, options)
-                keys = trusted_keys(found, backend)
-                actions[environment] = _action(known, found, key, keys, options["replace_key"], vouched)
-                if actions[environment] != "unchanged" and not self.check:
-                    transaction.put_host(_sign(found, name, key, backend))
-                    transaction.record([Event(f"host.{actions[environment]}", environment, name)])
-                key_sets[environment] = self._key_set(found, options)
+        for enrolment in transaction.enrolments(name):
+            if enrolment.kid not in (kid, *vouched) and not options["replace_key"]:
+                raise HostsealError(
+                    f"host {name!r} is enrolled in environment {enrolment.environment!r} with key {enrolment.kid},"
+                    f" but now has {kid}, for which no holder of the former vouches: if it was installed anew, say"
+                    " replace_key: true; if not, somebody stands between you and it. Nothing was changed"
+                )
+        for environment in environments:
+            found = transaction.find_environment(environment)
+            if found is None and self.check:
+                self._display.warning(
+                    f"environment {environment!r} is not in the store; predicted as if this run declared it"
+                )
+                actions[environment] = "enrolled"
+                continue
+            found = transaction.environment(environment)
+            known = transaction.hosts(environment, [name]).get(name)
+            if known is not None and not options["replace_key"] and _is_enrolled(known, found, key):
+                # Its own word is enough for a host that has pinned this very key, as it will say.
+                actions[environment] = "unchanged"
+                key_sets[environment] = (found.signing_kid, read_key_set(found.key_set, None).issued_at, None)
+                continue
+            backend = self.open_backend(found, options)
+            keys = trusted_keys(found, backend)
+            actions[environment] = _action(known, found, key, keys, options["replace_key"], vouched)
+            if actions[environment] != "unchanged" and not self.check:
+                transaction.put_host(_sign(found, name, key, backend))
+                transaction.record([Event(f"host.{actions[environment]}", environment, name)])
+            key_sets[environment] = self._key_set(found, options)
         return actions, key_sets
 
-    def _retire(self, store: Store, name: str, environments: list[str]) -> Result:
+    def _retire(self, transaction: Transaction, name: str, environments: list[str]) -> Result:
         actions = {}
-        with store.transaction() as transaction:
-            for environment in environments:
-                if not self.check:
-                    # A misspelt one must not look as if the host had been retired.
-                    transaction.environment(environment)
-                known = name in transaction.hosts(environment, [name])
-                actions[environment] = "retired" if known else "unchanged"
-                if known and not self.check:
-                    transaction.remove_host(environment, name)
-                    transaction.record([Event("host.retired", environment, name)])
+        for environment in environments:
+            if not self.check:
+                # A misspelt one must not look as if the host had been retired.
+                transaction.environment(environment)
+            known = name in transaction.hosts(environment, [name])
+            actions[environment] = "retired" if known else "unchanged"
+            if known and not self.check:
+                transaction.remove_host(environment, name)
+                transaction.record([Event("host.retired", environment, name)])
         return self._result(name, None, actions, {})
 
     def _result(self, name: str, kid: str | None, actions: dict[str, str], pinned: dict[str, bool]) -> Result:

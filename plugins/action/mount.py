@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import read_key_set, unverified_statement
@@ -23,7 +23,7 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import Plan
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Store, now_ms
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Store, Transaction, now_ms
 
 
 class ActionModule(Action):
@@ -232,21 +232,32 @@ def _record(
     absent = [entry["volume"] for entry in results if entry["volume"] not in known and entry["action"] == "unchanged"]
     if not receipts and not told and not absent:
         return
-    with store.transaction() as transaction:
-        transaction.put_receipts(receipts.values())
-        events = [_event(host, entry, known.get(entry["volume"])) for entry in told]
-        for volume in absent:
-            environment, name = split_volume(volume)
-            old = [one for one in transaction.receipts(environment, [host]) if one.mount == name]
-            if old or (host, name) in transaction.envelopes(environment, [host]):
-                transaction.remove_envelope(environment, host, name)
-                secrets = old[0].secrets if old else []
-                events.append(Event("mount.removed", environment, host, name, secrets, result="it was gone already"))
-        for entry in results:
-            if entry["action"] == "removed":
-                environment, name = split_volume(entry["volume"])
-                transaction.remove_envelope(environment, host, name)
-        transaction.record(events)
+    store.run(lambda transaction: _write(transaction, host, known, receipts, results, told, absent))
+
+
+def _write(
+    transaction: Transaction,
+    host: str,
+    known: Mapping[str, Plan],
+    receipts: Mapping[str, Receipt],
+    results: Sequence[dict[str, Any]],
+    told: Sequence[dict[str, Any]],
+    absent: Sequence[str],
+) -> None:
+    transaction.put_receipts(receipts.values())
+    events = [_event(host, entry, known.get(entry["volume"])) for entry in told]
+    for volume in absent:
+        environment, name = split_volume(volume)
+        old = [one for one in transaction.receipts(environment, [host]) if one.mount == name]
+        if old or (host, name) in transaction.envelopes(environment, [host]):
+            transaction.remove_envelope(environment, host, name)
+            secrets = old[0].secrets if old else []
+            events.append(Event("mount.removed", environment, host, name, secrets, result="it was gone already"))
+    for entry in results:
+        if entry["action"] == "removed":
+            environment, name = split_volume(entry["volume"])
+            transaction.remove_envelope(environment, host, name)
+    transaction.record(events)
 
 
 def _receipt(host: str, plan: Plan, answer: dict[str, Any]) -> Receipt:

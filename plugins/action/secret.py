@@ -10,6 +10,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import Hos
 from ansible_collections.hostseal.secrets.plugins.modules import secret
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._declaring import Declaration, Outcome, declare
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Transaction
 
 _DEFAULTS = {"state": "present", "on_difference": "fail"}
 
@@ -23,23 +24,8 @@ class ActionModule(Action):
     def work(self, options: dict[str, Any]) -> Result:
         environment = check_name("environment", options["environment"])
         declarations = [Declaration.from_options(item) for item in _items(options)]
-        with self.open_store(options) as store, store.transaction() as transaction:
-            found = transaction.find_environment(environment)
-            if found is None and self.check:
-                self._display.warning(
-                    f"environment {environment!r} is not in the store; predicted as if this run declared it"
-                )
-                outcomes = [
-                    Outcome(item.name, "unchanged", None, None)
-                    if item.state == "absent"
-                    else Outcome(item.name, "created", None, 1)
-                    for item in declarations
-                ]
-            else:
-                found = transaction.environment(environment)
-                outcomes = declare(
-                    transaction, environment, lambda: self.open_backend(found, options), declarations, self.check
-                )
+        with self.open_store(options) as store:
+            outcomes = store.run(lambda transaction: self._declare(transaction, environment, declarations, options))
         changed = [outcome for outcome in outcomes if outcome.changed]
         result: Result = {"changed": bool(changed), "secrets": [vars(outcome) for outcome in outcomes]}
         if self._task.diff and changed:
@@ -54,6 +40,23 @@ class ActionModule(Action):
                 ),
             }
         return result
+
+    def _declare(
+        self, transaction: Transaction, environment: str, declarations: list[Declaration], options: dict[str, Any]
+    ) -> list[Outcome]:
+        found = transaction.find_environment(environment)
+        if found is None and self.check:
+            self._display.warning(
+                f"environment {environment!r} is not in the store; predicted as if this run declared it"
+            )
+            return [
+                Outcome(item.name, "unchanged", None, None)
+                if item.state == "absent"
+                else Outcome(item.name, "created", None, 1)
+                for item in declarations
+            ]
+        known = transaction.environment(environment)
+        return declare(transaction, environment, lambda: self.open_backend(known, options), declarations, self.check)
 
 
 def _items(options: dict[str, Any]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ class ActionModule(Action):
     def work(self, options: dict[str, Any]) -> Result:
         environment = check_name("environment", options["environment"])
         names = [check_name("secret", name) for name in options["names"]] if options["names"] is not None else None
-        with self.open_store(options) as store, store.transaction() as transaction:
+        with self.open_store(options, read_only=True) as store, store.transaction() as transaction:
             if self.check and not store.exists:
                 return {"changed": False, "secrets": []}
             transaction.environment(environment)

@@ -9,7 +9,7 @@ from typing import Any
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.modules import vault_transit
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _transit
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result, store_password
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._migrating import key_versions_in_use
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 
@@ -51,7 +51,7 @@ class ActionModule(Action):
         return result
 
     def _versions_in_use(self, wanted: _transit.Wanted, options: dict[str, Any]) -> dict[int, str] | None:
-        with Store(options["store"], create=False) as store:
+        with Store(options["store"], False, password=store_password(options), read_only=True) as store:
             if not store.exists:
                 return None
             with store.transaction() as transaction:

@@ -12,6 +12,18 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback
 
 STORE: dict[str, Any] = {
     "store": {"type": "str", "fallback": (env_fallback, ["HOSTSEAL_STORE"])},
+    "store_password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["HOSTSEAL_STORE_PASSWORD"])},
+    "store_password_file": {
+        "type": "path",
+        "no_log": False,
+        "fallback": (env_fallback, ["HOSTSEAL_STORE_PASSWORD_FILE"]),
+    },
+}
+
+STORE_COPY: dict[str, Any] = {
+    "copy_to": {"type": "str"},
+    "copy_to_password": {"type": "str", "no_log": True},
+    "copy_to_password_file": {"type": "path", "no_log": False},
 }
 
 

@@ -27,7 +27,10 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import 
     KeyPlace,
     open_backend,
 )
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import HAS_SQLALCHEMY, Environment, Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._database import without_password
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._paths import file_text
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._schema import HAS_SQLALCHEMY
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, Store
 
 if TYPE_CHECKING:
     from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import VaultSession
@@ -109,9 +112,13 @@ class Action(ActionBase):
         name = given or self._task.delegate_to or self.task_vars.get("inventory_hostname")
         return check_name("host", plain(name))
 
-    def open_store(self, options: Mapping[str, Any], create: bool = False) -> Store:
-        """The store of the options. Only with CREATE, and never in check mode, one is made where there is none."""
-        store = Store(options.get("store"), create and not self.check, Actor.of(self._awx_variables()))
+    def open_store(self, options: Mapping[str, Any], create: bool = False, read_only: bool = False) -> Store:
+        """The store of the options. Only with CREATE, and never in check mode, one is made where there is none.
+
+        With READ_ONLY nothing is locked, and the right to read is enough.
+        """
+        actor = Actor.of(self._awx_variables())
+        store = Store(options["store"], create and not self.check, actor, store_password(options), read_only)
         if not store.exists and not (create or self.check):
             raise HostsealError(
                 f"store {store.label} does not exist: declare an environment first with hostseal.secrets.environment,"
@@ -191,11 +198,20 @@ class Action(ActionBase):
                 message = "an option is not valid; the message would show a secret's value and is withheld"
             raise HostsealError(message)
         validated = dict(outcome.validated_parameters)
-        for name in ("secret_id", "password", "jwt"):
+        for name in ("secret_id", "password", "jwt", "store_password"):
             if arguments.get(f"{name}_file") and not arguments.get(name):
                 # What the task says outweighs what the environment has.
                 validated[name] = None
         return validated
+
+
+def store_password(options: Mapping[str, Any]) -> str | None:
+    """The password of the store's user."""
+    path = options["store_password_file"]
+    if options["store_password"] or not path:
+        password: str | None = options["store_password"]
+        return password
+    return file_text("store_password_file", path).rstrip("\r\n")
 
 
 def _check_libraries() -> None:
@@ -234,6 +250,8 @@ def _masked(arguments: Any, spec: Mapping[str, Any]) -> Any:
         option = spec.get(name)
         if option is None or option.get("no_log"):
             shown[name] = _MASK
+        elif name in ("store", "copy_to"):
+            shown[name] = without_password(plain(given))
         else:
             shown[name] = _masked(given, option["options"]) if "options" in option else given
     return shown

@@ -11,6 +11,7 @@ hold nothing under the old key, the old key is left out.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -145,17 +146,22 @@ def rewrap(
     done = 0
     for part in _parts(stale):
         texts = backend.rewrap([(_binding(version), version.ciphertext) for version in part])
-        with store.transaction() as transaction:
-            _refuse_other_place(transaction.environment(environment), record)
-            # A version that was deleted meanwhile stays so.
-            transaction.replace_ciphertexts(
-                [(version, replace(version, ciphertext=text)) for version, text in zip(part, texts, strict=True)]
-            )
-            secrets = [{"name": version.name, "version": version.number} for version in part]
-            transaction.record([Event("secret.rewrapped", environment, secrets=secrets)])
+        store.run(functools.partial(_keep_rewrapped, record=record, part=part, texts=texts))
         done += len(part)
         progress(done, len(stale))
     return len(stale), newest
+
+
+def _keep_rewrapped(
+    transaction: Transaction, record: Environment, part: Sequence[Version], texts: Sequence[str]
+) -> None:
+    _refuse_other_place(transaction.environment(record.name), record)
+    # A version that was deleted meanwhile stays so.
+    transaction.replace_ciphertexts(
+        [(version, replace(version, ciphertext=text)) for version, text in zip(part, texts, strict=True)]
+    )
+    secrets = [{"name": version.name, "version": version.number} for version in part]
+    transaction.record([Event("secret.rewrapped", record.name, secrets=secrets)])
 
 
 def key_versions_in_use(

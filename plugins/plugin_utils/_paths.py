@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where store and keys lie when nobody says: in the user's home, but never in a place that dies with a job."""
+"""Files on the control node: where store and keys lie when nobody says, and what a file holds that was named.
+
+The default is in the user's home, but never in a place that dies with a job.
+"""
 
 from __future__ import annotations
 
@@ -26,3 +29,13 @@ def implicit_path(variable: str, fallback: str, leaf: str, option: str, environm
         )
     base = os.environ.get(variable)
     return (Path(base) if base else Path.home() / fallback) / "hostseal" / leaf
+
+
+def file_text(what: str, path: str) -> str:
+    """What the file holds that the option WHAT names."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise HostsealError(f"{what} {path} can't be read on the control node: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise HostsealError(f"{what} {path} is not text") from None

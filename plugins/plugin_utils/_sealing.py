@@ -59,41 +59,44 @@ class Plan:
 def plan(store: Store, wanted: Sequence[tuple[str, Mount]]) -> list[Plan]:
     """Compare mounts for hosts, as (host, mount) pairs, with the store. No backend is called."""
     _refuse_doubles(wanted)
+    return store.run(lambda transaction: _plan(transaction, wanted))
+
+
+def _plan(transaction: Transaction, wanted: Sequence[tuple[str, Mount]]) -> list[Plan]:
     plans: dict[tuple[str, str], Plan] = {}
-    with store.transaction() as transaction:
-        for name in sorted({mount.environment for _host, mount in wanted}):
-            environment = transaction.environment(name)
-            pairs = [(host, mount) for host, mount in wanted if mount.environment == name]
-            hosts = sorted({host for host, _mount in pairs})
-            records = transaction.hosts(name, hosts)
-            missing = [host for host in hosts if host not in records]
-            if missing:
-                raise HostsealError(
-                    f"host {missing[0]!r} is not enrolled in environment {name!r}"
-                    f"{f' (nor are {len(missing) - 1} more)' if len(missing) > 1 else ''}:"
-                    " enrol it with hostseal.secrets.host or the role hostseal.secrets.host_agent"
-                )
-            sources = sorted({entry.source for _host, mount in pairs for entry in mount.entries})
-            current = transaction.current_versions(name, sources)
-            pinned = sorted({entry.source for _host, mount in pairs for entry in mount.entries if entry.version})
-            numbered = {(version.name, version.number): version for version in transaction.versions(name, pinned)}
-            envelopes = transaction.envelopes(name, hosts)
-            receipts = {(receipt.host, receipt.mount): receipt for receipt in transaction.receipts(name, hosts)}
-            for host, mount in pairs:
-                versions = _versions(mount, current, numbered)
-                record = records[host]
-                plans[host, mount.volume] = Plan(
-                    host=host,
-                    mount=mount,
-                    versions=versions,
-                    digest=state_digest(
-                        mount, host, [version.id for version in versions], record.kid, environment.signing_kid
-                    ),
-                    record=record,
-                    environment=environment,
-                    envelope=envelopes.get((host, mount.name)),
-                    receipt=receipts.get((host, mount.name)),
-                )
+    for name in sorted({mount.environment for _host, mount in wanted}):
+        environment = transaction.environment(name)
+        pairs = [(host, mount) for host, mount in wanted if mount.environment == name]
+        hosts = sorted({host for host, _mount in pairs})
+        records = transaction.hosts(name, hosts)
+        missing = [host for host in hosts if host not in records]
+        if missing:
+            raise HostsealError(
+                f"host {missing[0]!r} is not enrolled in environment {name!r}"
+                f"{f' (nor are {len(missing) - 1} more)' if len(missing) > 1 else ''}:"
+                " enrol it with hostseal.secrets.host or the role hostseal.secrets.host_agent"
+            )
+        sources = sorted({entry.source for _host, mount in pairs for entry in mount.entries})
+        current = transaction.current_versions(name, sources)
+        pinned = sorted({entry.source for _host, mount in pairs for entry in mount.entries if entry.version})
+        numbered = {(version.name, version.number): version for version in transaction.versions(name, pinned)}
+        envelopes = transaction.envelopes(name, hosts)
+        receipts = {(receipt.host, receipt.mount): receipt for receipt in transaction.receipts(name, hosts)}
+        for host, mount in pairs:
+            versions = _versions(mount, current, numbered)
+            record = records[host]
+            plans[host, mount.volume] = Plan(
+                host=host,
+                mount=mount,
+                versions=versions,
+                digest=state_digest(
+                    mount, host, [version.id for version in versions], record.kid, environment.signing_kid
+                ),
+                record=record,
+                environment=environment,
+                envelope=envelopes.get((host, mount.name)),
+                receipt=receipts.get((host, mount.name)),
+            )
     return [plans[host, mount.volume] for host, mount in wanted]
 
 
@@ -143,13 +146,7 @@ def _seal_environment(
         for host, record in {plan.host: plan.record for plan in plans}.items()
     }
     values = _decrypt(backend, plans)
-    with store.transaction() as transaction:
-        _refuse_overtaken(transaction, plans)
-        issue_times = transaction.issue_times(
-            environment.name,
-            [(plan.host, plan.mount.name) for plan in plans],
-            [floors.get((plan.host, plan.mount.volume), 0) for plan in plans],
-        )
+    issue_times = store.run(lambda transaction: _issue_times(transaction, plans, floors))
     drafts = [
         encrypt(
             plan.mount,
@@ -174,10 +171,22 @@ def _seal_environment(
             state_digest=plan.digest,
             text=draft.sign(signature),
         )
-    with store.transaction() as transaction:
-        transaction.put_envelopes(sealed.values())
-        transaction.record([_sealed(plan, sealed[plan.host, plan.mount.volume].issued_at) for plan in plans])
+    store.run(lambda transaction: _keep(transaction, plans, sealed))
     return sealed
+
+
+def _issue_times(transaction: Transaction, plans: Sequence[Plan], floors: Mapping[tuple[str, str], int]) -> list[int]:
+    _refuse_overtaken(transaction, plans)
+    return transaction.issue_times(
+        plans[0].environment.name,
+        [(plan.host, plan.mount.name) for plan in plans],
+        [floors.get((plan.host, plan.mount.volume), 0) for plan in plans],
+    )
+
+
+def _keep(transaction: Transaction, plans: Sequence[Plan], sealed: Mapping[tuple[str, str], StoredEnvelope]) -> None:
+    transaction.put_envelopes(sealed.values())
+    transaction.record([_sealed(plan, sealed[plan.host, plan.mount.volume].issued_at) for plan in plans])
 
 
 def _sealed(plan: Plan, issued_at: int) -> Event:
@@ -220,11 +229,14 @@ def _is_same(one: Version | None, other: Version) -> bool:
 
 def confirm_key_sets(store: Store, host: str, issued_at: Mapping[str, int]) -> None:
     """Record which key sets, by environment and time of issue, HOST has pinned."""
-    with store.transaction() as transaction:
-        for environment, time_of_issue in issued_at.items():
-            record = transaction.hosts(environment, [host]).get(host)
-            if record is not None and record.pinned_at != time_of_issue:
-                transaction.confirm_key_set(environment, host, time_of_issue)
+    store.run(lambda transaction: _confirm_key_sets(transaction, host, issued_at))
+
+
+def _confirm_key_sets(transaction: Transaction, host: str, issued_at: Mapping[str, int]) -> None:
+    for environment, time_of_issue in issued_at.items():
+        record = transaction.hosts(environment, [host]).get(host)
+        if record is not None and record.pinned_at != time_of_issue:
+            transaction.confirm_key_set(environment, host, time_of_issue)
 
 
 def trusted_keys(environment: Environment, backend: Backend) -> list[JWK]:

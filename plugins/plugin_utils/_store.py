@@ -12,149 +12,43 @@ to bring back an older copy of the whole, and to have an unchanged mount deliver
 from __future__ import annotations
 
 import contextlib
-import os
+import hashlib
+import json
 import secrets
-import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..module_utils._model import HostsealError
 from ._audit import FIRST, Actor, Event, Record, chain
-from ._paths import implicit_path
-
-try:
-    import sqlalchemy as sa
-    from sqlalchemy.exc import SQLAlchemyError
-    from sqlalchemy.pool import NullPool, StaticPool
-except ImportError:  # told by Action: documentation is read without it
-    HAS_SQLALCHEMY = False
-else:
-    HAS_SQLALCHEMY = True
-
-SCHEMA = 2
-_CHUNK = 400
-_T = TypeVar("_T")
+from ._database import TransientError, empty_engine, explain, label, locate, open_engine
+from ._schema import HAS_SQLALCHEMY, SCHEMA, lock, prepare
 
 if HAS_SQLALCHEMY:
-    _metadata = sa.MetaData()
-    _meta = sa.Table(
-        "hostseal_store",
-        _metadata,
-        sa.Column("schema_version", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("created_at", sa.BigInteger, nullable=False),
-    )
-    _environment = sa.Table(
-        "environment",
-        _metadata,
-        sa.Column("name", sa.String(63), primary_key=True),
-        sa.Column("backend", sa.String(16), nullable=False),
-        sa.Column("key_name", sa.String(63), nullable=False),
-        sa.Column("engine_mount_point", sa.String(255)),
-        sa.Column("signing_key", sa.Text, nullable=False),
-        sa.Column("signing_kid", sa.String(64), nullable=False),
-        sa.Column("key_set", sa.Text, nullable=False),
-        sa.Column("created_at", sa.BigInteger, nullable=False),
-    )
-    # A row outlives its versions: numbers go on from last_number even after a delete.
-    _secret = sa.Table(
-        "secret",
-        _metadata,
-        sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
-        sa.Column("name", sa.String(255), primary_key=True),
-        sa.Column("last_number", sa.Integer, nullable=False),
-        # NULL: the newest.
-        sa.Column("current_number", sa.Integer),
-    )
-    _version = sa.Table(
-        "secret_version",
-        _metadata,
-        sa.Column("environment", sa.String(63), primary_key=True),
-        sa.Column("name", sa.String(255), primary_key=True),
-        sa.Column("number", sa.Integer, primary_key=True),
-        sa.Column("id", sa.String(32), nullable=False, unique=True),
-        sa.Column("ciphertext", sa.Text, nullable=False),
-        sa.Column("fingerprint", sa.String(128), nullable=False),
-        sa.Column("created_at", sa.BigInteger, nullable=False),
-        sa.ForeignKeyConstraint(["environment", "name"], ["secret.environment", "secret.name"]),
-    )
-    _host = sa.Table(
-        "host",
-        _metadata,
-        sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
-        sa.Column("name", sa.String(253), primary_key=True),
-        sa.Column("kid", sa.String(64), nullable=False),
-        sa.Column("record", sa.Text, nullable=False),
-        sa.Column("enrolled_at", sa.BigInteger, nullable=False),
-        sa.Column("pinned_at", sa.BigInteger),
-    )
-    # The row outlives its envelope: issue times of a mount only ever grow.
-    _envelope = sa.Table(
-        "envelope",
-        _metadata,
-        sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
-        sa.Column("host", sa.String(253), primary_key=True),
-        sa.Column("mount", sa.String(128), primary_key=True),
-        sa.Column("last_issued_at", sa.BigInteger, nullable=False),
-        sa.Column("issued_at", sa.BigInteger),
-        sa.Column("expires_at", sa.BigInteger),
-        sa.Column("state_digest", sa.String(64)),
-        sa.Column("text", sa.Text),
-    )
-    _receipt = sa.Table(
-        "receipt",
-        _metadata,
-        sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
-        sa.Column("host", sa.String(253), primary_key=True),
-        sa.Column("mount", sa.String(128), primary_key=True),
-        sa.Column("issued_at", sa.BigInteger, nullable=False),
-        sa.Column("expires_at", sa.BigInteger),
-        sa.Column("state_digest", sa.String(64), nullable=False),
-        sa.Column("secrets", sa.JSON, nullable=False),
-        sa.Column("delivered_at", sa.BigInteger, nullable=False),
-        sa.Column("signing_kid", sa.String(64)),
-    )
-    # No foreign key: it outlives what it tells of.
-    _audit = sa.Table(
-        "audit",
-        _metadata,
-        sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
-        sa.Column("at", sa.BigInteger, nullable=False),
-        sa.Column("user", sa.String(128), nullable=False),
-        sa.Column("job", sa.String(64)),
-        sa.Column("action", sa.String(32), nullable=False),
-        sa.Column("environment", sa.String(63), nullable=False),
-        sa.Column("host", sa.String(253)),
-        sa.Column("mount", sa.String(128)),
-        sa.Column("secrets", sa.JSON, nullable=False),
-        sa.Column("delivery", sa.String(512)),
-        sa.Column("result", sa.Text, nullable=False),
-        sa.Column("previous", sa.String(64), nullable=False),
-        sa.Column("hash", sa.String(64), nullable=False),
-    )
-    for _verb in ("UPDATE", "DELETE"):
-        sa.event.listen(
-            _audit,
-            "after_create",
-            sa.DDL(  # type: ignore[no-untyped-call]
-                f"CREATE TRIGGER audit_no_{_verb.lower()} BEFORE {_verb} ON audit"
-                " BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
-            ).execute_if(dialect="sqlite"),
-        )
+    import sqlalchemy as sa
+    from sqlalchemy.exc import SQLAlchemyError
 
-# What turns a store of that schema version into one of the next.
-_UPGRADES = {
-    1: (
-        "ALTER TABLE environment ADD COLUMN engine_mount_point VARCHAR(255)",
-        "ALTER TABLE secret ADD COLUMN current_number INTEGER",
-        "ALTER TABLE host ADD COLUMN pinned_at BIGINT",
-        "ALTER TABLE receipt ADD COLUMN signing_kid VARCHAR(64)",
-        "UPDATE receipt SET signing_kid ="
-        " (SELECT environment.signing_kid FROM environment WHERE environment.name = receipt.environment)",
-    ),
+    from ._schema import audit as _audit
+    from ._schema import envelope as _envelope
+    from ._schema import environment as _environment
+    from ._schema import host as _host
+    from ._schema import meta as _meta
+    from ._schema import metadata as _metadata
+    from ._schema import receipt as _receipt
+    from ._schema import secret as _secret
+    from ._schema import version as _version
+
+_CHUNK = 400
+_COPY_BYTES = 4 << 20
+_SIZES = {
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    "mysql": "SELECT sum(data_length + index_length) FROM information_schema.tables WHERE table_schema = database()",
+    "postgresql": "SELECT pg_database_size(current_database())",
 }
+# How long trouble that may pass is waited for: a server that restarts, a standby that takes over.
+_PATIENCE_SECONDS = 20
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -228,6 +122,18 @@ class Receipt:
     signing_kid: str | None
 
 
+@dataclass(frozen=True)
+class Summary:
+    """A store as a whole: rows by table, created_at in milliseconds since the epoch."""
+
+    engine: str
+    engine_version: str
+    schema_version: int
+    created_at: int
+    bytes: int
+    rows: dict[str, int]
+
+
 def now_ms() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
@@ -236,46 +142,38 @@ def now_ms() -> int:
 class Store:
     """A database of ours, checked. Open it after the fork and close it before the task ends."""
 
-    def __init__(self, location: str | None, create: bool, actor: Actor | None = None) -> None:
-        """LOCATION is a path or a database URL. With CREATE false, a missing one is an empty one in memory.
+    def __init__(
+        self,
+        location: str | None,
+        create: bool,
+        actor: Actor | None = None,
+        password: str | None = None,
+        read_only: bool = False,
+    ) -> None:
+        """LOCATION is a path or a database URL. With CREATE false, what is not there is an empty store in memory.
 
-        ACTOR is who the audit log names.
+        `found` is the schema version that it had, None when it was made.
+
+        ACTOR is who the audit log names. With READ_ONLY transactions only read, what was there at their beginning.
         """
         self._actor = actor or Actor.of({})
-        url = _url(location)
-        self.label = (
-            url.render_as_string(hide_password=True) if url.drivername != "sqlite" else url.database or ":memory:"
-        )
-        self.exists = True
-        if url.drivername == "sqlite":
-            url, self.exists = _prepare_sqlite(url, create)
-        with self._errors():
-            self._engine = _engine(url)
-            with self._engine.connect() as connection, connection.begin():
-                self._check_schema(connection, create or url.database is None)
-
-    def _check_schema(self, connection: sa.Connection, create: bool) -> None:
-        tables = set(sa.inspect(connection).get_table_names())
-        if _meta.name not in tables:
-            if tables:
-                raise HostsealError(f"{self.label} is a database of something else, not a hostseal store")
-            if not create:
+        self._read_only = read_only
+        url = locate(location, password)
+        self.label = label(url)
+        self._engine, self.exists = open_engine(url, create, read_only)
+        patience = _Patience()
+        while not patience.is_over:
+            with patience, self._errors(), self._engine.connect() as connection, connection.begin():
+                self.found, now = prepare(connection, self.label, create or not self.exists, read_only)
+        if now is None:
+            self._engine.dispose()
+            if url.drivername == "sqlite":
                 raise HostsealError(f"{self.label} is empty, not a hostseal store")
-            _metadata.create_all(connection)
-            connection.execute(_meta.insert().values(schema_version=SCHEMA, created_at=now_ms()))
-            return
-        found = connection.execute(sa.select(sa.func.max(_meta.c.schema_version))).scalar()
-        while found in _UPGRADES:
-            for statement in _UPGRADES[found]:
-                connection.execute(sa.text(statement))
-            found += 1
-            _metadata.create_all(connection)
-            connection.execute(_meta.update().values(schema_version=found))
-        if found != SCHEMA:
-            advice = "upgrade this collection" if found and found > SCHEMA else "it is damaged: restore a backup"
-            raise HostsealError(
-                f"store {self.label} has schema version {found}, this collection knows {SCHEMA}: {advice}"
-            )
+            # An empty database on a server is what a missing file is.
+            self.exists = False
+            self._engine = empty_engine()
+            with self._engine.connect() as connection, connection.begin():
+                prepare(connection, self.label, create=True, read_only=False)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -289,31 +187,64 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """All or nothing, alone: a second writer waits until this one is through."""
-        with self._errors(), self._engine.connect() as connection, connection.begin():
+        """All or nothing, alone: a second writer waits until this one is through.
+
+        That is what keeps numbers and issue times from being given twice and the audit log a chain, with every engine.
+        """
+        connection, whole = self._begin()
+        with self._errors(), connection, whole:
             yield Transaction(connection, self.label, self._actor)
+            with self._errors(committing=not self._read_only):
+                whole.commit()
+
+    def run(self, work: Callable[[Transaction], _T]) -> _T:
+        """What WORK returns, done in a transaction, and again in another one when the first came to nothing.
+
+        Deadlocks and lost connections undo all of a transaction, unless it is at its very end: then that is told.
+        """
+        patience = _Patience()
+        while True:
+            with patience, self.transaction() as transaction:
+                return work(transaction)
+
+    def _begin(self) -> tuple[sa.Connection, sa.RootTransaction]:
+        """A connection in a transaction that has the lock; a server that is away for a moment is waited for."""
+        patience = _Patience()
+        while True:
+            with patience, contextlib.ExitStack() as undo, self._errors():
+                connection = undo.enter_context(self._engine.connect())
+                whole = connection.begin()
+                if not self._read_only and lock(connection) != SCHEMA:
+                    raise HostsealError(f"store {self.label} was upgraded by another run: upgrade this collection")
+                undo.pop_all()
+                return connection, whole
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, committing: bool = False) -> Iterator[None]:
         try:
             yield
         except SQLAlchemyError as error:
-            # The library's text may quote parameters, so only the engine's own code is told.
-            origin = getattr(error, "orig", None)
-            code = getattr(origin, "sqlite_errorname", None) or type(origin or error).__name__
-            raise HostsealError(f"store {self.label}: {_SQLITE_TROUBLE.get(code, code)}") from None
+            raise explain(error, self.label, committing) from None
 
 
-_SQLITE_TROUBLE = {
-    "SQLITE_READONLY": "it is read-only (SQLITE_READONLY)",
-    "SQLITE_READONLY_DIRECTORY": "its directory is read-only (SQLITE_READONLY_DIRECTORY)",
-    "SQLITE_FULL": "the disk is full (SQLITE_FULL); nothing was changed",
-    "SQLITE_BUSY": "another run has held it for over a minute (SQLITE_BUSY); nothing was changed",
-    "SQLITE_NOTADB": "the file is not a store (SQLITE_NOTADB)",
-    "SQLITE_CORRUPT": "the file is damaged (SQLITE_CORRUPT): restore a backup",
-    "SQLITE_CANTOPEN": "the file can't be opened (SQLITE_CANTOPEN)",
-    "SQLITE_IOERR": "the disk reports an error (SQLITE_IOERR)",
-}
+class _Patience:
+    """A context that forgives, after a pause, trouble that may pass; not for ever. is_over when there was none."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._end = time.monotonic() + _PATIENCE_SECONDS
+        self._pause = 0.1
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        self.is_over = error is None
+        if not isinstance(error, TransientError) or time.monotonic() + self._pause > self._end:
+            return False
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, 2)
+        return True
 
 
 class Transaction:
@@ -338,6 +269,50 @@ class Transaction:
     def audit(self) -> list[Record]:
         """All records, oldest first."""
         return self._rows(Record, _audit.select().order_by(_audit.c.number))
+
+    # The whole
+
+    def summary(self) -> Summary:
+        """What is told of a store as a whole."""
+        dialect = self._connection.dialect
+        made = self._connection.execute(sa.select(_meta.c.schema_version, _meta.c.created_at)).one()
+        return Summary(
+            engine=str((getattr(dialect, "is_mariadb", False) and "mariadb") or dialect.name),
+            engine_version=".".join(str(part) for part in dialect.server_version_info or ()),
+            schema_version=made.schema_version,
+            created_at=made.created_at,
+            bytes=int(self._connection.exec_driver_sql(_SIZES[dialect.name]).scalar() or 0),
+            rows={
+                table.name: self._connection.execute(sa.select(sa.func.count()).select_from(table)).scalar() or 0
+                for table in self._tables()
+            },
+        )
+
+    def copy_from(self, source: Transaction) -> None:
+        """Take over every row of another store. This one must have none."""
+        for table in self._tables():
+            rows: list[dict[str, Any]] = []
+            size = 0
+            for row in source._connection.execute(table.select()).mappings():
+                rows.append(dict(row))
+                size += sum(len(value) for value in row.values() if isinstance(value, str))
+                if size > _COPY_BYTES:
+                    self._connection.execute(table.insert(), rows)
+                    rows, size = [], 0
+            if rows:
+                self._connection.execute(table.insert(), rows)
+
+    def is_copy_of(self, other: Transaction) -> bool:
+        """Whether both have the same rows."""
+        return all(self._row_hashes(table) == other._row_hashes(table) for table in self._tables())
+
+    def _row_hashes(self, table: sa.Table) -> set[bytes]:
+        rows = self._connection.execute(table.select()).mappings()
+        return {hashlib.sha256(json.dumps(dict(row), sort_keys=True).encode()).digest() for row in rows}
+
+    @staticmethod
+    def _tables() -> list[sa.Table]:
+        return [table for table in _metadata.sorted_tables if table is not _meta]
 
     # Environments
 
@@ -631,70 +606,3 @@ def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
     """Databases limit how many parameters a statement may have."""
     for start in range(0, len(values), _CHUNK):
         yield values[start : start + _CHUNK]
-
-
-def _url(location: str | None) -> sa.URL:
-    if not location:
-        path = implicit_path("XDG_DATA_HOME", ".local/share", "store.db", "store", "HOSTSEAL_STORE")
-    elif "://" in location:
-        try:
-            url = sa.make_url(location)
-        except SQLAlchemyError:
-            raise HostsealError("the option store is not a path and not a database URL") from None
-        if url.drivername != "sqlite":
-            raise HostsealError(f"a store of kind {url.drivername!r} is not supported: use a path or sqlite:///PATH")
-        path = Path(url.database or "")
-    else:
-        path = Path(location)
-    path = Path(os.path.expanduser(path))
-    if not path.is_absolute() or "\0" in str(path):
-        raise HostsealError(f"store {str(path)!r} is not an absolute path")
-    return sa.URL.create("sqlite", database=str(path))
-
-
-def _prepare_sqlite(url: sa.URL, create: bool) -> tuple[sa.URL, bool]:
-    path = Path(url.database or "")
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        if not create:
-            return sa.URL.create("sqlite"), False
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Two first runs may race here; SQLite's own lock parts them afterwards.
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise HostsealError(f"store {path} can't be made: {error.strerror}") from None
-        return url, True
-    except OSError as error:
-        raise HostsealError(f"store {path} can't be opened: {error.strerror}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise HostsealError(f"store {path} is not a regular file")
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise HostsealError(f"store {path} can't be read and written by this user")
-    if found.st_size:
-        with open(path, "rb") as file:
-            if file.read(16) != b"SQLite format 3\0":
-                raise HostsealError(f"{path} is a file of something else, not a hostseal store")
-    return url, True
-
-
-def _engine(url: sa.URL) -> sa.Engine:
-    # hide_parameters: the library would quote them in its errors and logs.
-    if url.database is None:
-        engine = sa.create_engine(url, poolclass=StaticPool, hide_parameters=True)
-    else:
-        engine = sa.create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": 60})
-
-    @sa.event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: Any) -> None:
-        # The driver's own transaction handling would begin too late: we say BEGIN ourselves.
-        connection.isolation_level = None
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA secure_delete = ON")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine

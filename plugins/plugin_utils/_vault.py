@@ -16,11 +16,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ..module_utils._model import HostsealError, shorten
+from ._paths import file_text
 
 try:
     import hvac
@@ -338,7 +338,7 @@ class VaultSession:
                 raise HostsealError(
                     f"no Vault token: give token, VAULT_TOKEN or the file {path}, or another auth_method"
                 )
-            token = _file_text("token_file", path)
+            token = file_text("token_file", path)
         return str(token).strip()
 
     def _credentials(self, method: str) -> dict[str, str]:
@@ -355,7 +355,7 @@ class VaultSession:
         value = self._options.get(name)
         path = self._options.get(f"{name}_file")
         if not value and path:
-            value = _file_text(f"{name}_file", path).strip()
+            value = file_text(f"{name}_file", path).strip()
         if not value:
             raise HostsealError(f"auth_method {method} needs {name}{f' or {name}_file' if _has_file(name) else ''}")
         return str(value)
@@ -476,15 +476,6 @@ def _files(options: Mapping[str, Any]) -> str | tuple[str, str] | None:
             " belong together, or the key has a passphrase"
         ) from None
     return (certificate, key) if key else certificate
-
-
-def _file_text(what: str, path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise HostsealError(f"{what} {path} can't be read on the control node: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise HostsealError(f"{what} {path} is not text") from None
 
 
 def _has_file(name: str) -> bool:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -29,6 +27,7 @@ from tests.rig import certificates
 from tests.rig.certificates import Pair, write_private
 from tests.rig.engine import RigError
 from tests.rig.fault_proxy import FaultProxy
+from tests.rig.loopback import free_port
 from tests.rig.paths import RIG
 
 FOLDER = RIG / "openbao"
@@ -39,8 +38,6 @@ STOP_SECONDS = 5
 ACTIVE, STANDBY, NOT_INITIALIZED, SEALED = 200, 429, 501, 503  # what sys/health answers
 JWT_AUDIENCE = "hostseal"
 CLIENT_NAME = "hostseal-test-client"
-# Below the range for outgoing connections: a port must still be free when a killed server comes back.
-_PORTS = range(20000, 32000)
 _numbers = itertools.count(1)
 
 # All nodes of a cluster must declare the same audit device, or a second one does not come up whole: hence a path
@@ -78,18 +75,6 @@ def _identity(pid: int) -> str:
 
 def _is_alive(identity: str) -> bool:
     return bool(identity) and _identity(int(identity.partition("-")[0])) == identity
-
-
-def _free_port() -> int:
-    for port in random.sample(_PORTS, 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RigError("no free port on loopback")
 
 
 class OpenBao:
@@ -351,7 +336,7 @@ class OpenBao:
             certificates.authority(self.folder)
             certificates.issue(self._ca, self.folder, "server", "localhost")
             certificates.issue(self._ca, self.folder, "client", CLIENT_NAME, client=True)
-        port, cluster_port = _free_port(), _free_port()
+        port, cluster_port = free_port(), free_port()
         config = _CONFIG.format(
             folder=self.folder,
             node=self.name,

@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _declaring, _migrating
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Actor
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, localkey
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import (
     Environment,
@@ -37,8 +38,33 @@ class Place:
     path: Path
     keys: Path
 
-    def store(self, create: bool = False) -> Store:
-        return Store(str(self.path), create)
+    def store(self, create: bool = False, actor: Actor | None = None, read_only: bool = False) -> Store:
+        return Store(str(self.path), create, actor, read_only=read_only)
+
+    @property
+    def label(self) -> str:
+        """What messages call the store."""
+        return str(self.path)
+
+    def sql(self, statement: str, *arguments: object) -> list[Any]:
+        """What somebody with the database's own tool at hand would do; ? stands for an argument."""
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            return connection.execute(statement, arguments).fetchall()
+
+    def edit(self, statement: str, *arguments: object) -> None:
+        """The same, constraints or not; something must have been changed by it."""
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA foreign_keys = OFF")
+            assert connection.execute(statement, arguments).rowcount != 0
+
+    def content(self) -> bytes:
+        """All that is stored, with what the database has around it."""
+        return self.path.read_bytes()
+
+    def unprotect_audit(self) -> None:
+        """What somebody who edits the audit log would begin with."""
+        for verb in ("update", "delete"):
+            self.sql(f"DROP TRIGGER audit_no_{verb}")
 
     def backend(self, name: str = "prod") -> Backend:
         return localkey.LocalKey(self.keys, name)
@@ -87,12 +113,6 @@ def version(number: int = 1, name: str = "password", environment: str = "prod", 
     """A version's row whose ciphertext is none."""
     fields = {"ciphertext": "localkey:v1:AAAA", "fingerprint": "f", "created_at": now_ms(), **changes}
     return Version(environment, name, number, new_version_id(), **fields)
-
-
-def sql(path: Path, statement: str, *arguments: object) -> list[Any]:
-    """What somebody with sqlite3 at hand would do."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        return connection.execute(statement, arguments).fetchall()
 
 
 def in_processes(count: int, work: Callable[[int], object], timeout: float = 60) -> list[int | None]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Actor, Event, Record, first_broken
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 
-from tests.unit.builders import Place, in_processes, sql
+from tests.unit.builders import Place, in_processes
 
 
 def _log(place: Place) -> list[Record]:
@@ -20,7 +19,7 @@ def _log(place: Place) -> list[Record]:
 
 
 def _append(place: Place, *events: Event, actor: Actor | None = None) -> None:
-    with Store(str(place.path), False, actor) as store, store.transaction() as transaction:
+    with place.store(actor=actor) as store, store.transaction() as transaction:
         transaction.record(events)
 
 
@@ -38,7 +37,7 @@ def test_declaring_is_told_with_versions_and_without_values(prod: Place) -> None
         ("secret.rolled_back", [{"name": "a", "version": 1}]),
         ("secret.deleted", [{"name": "b", "version": 1}]),
     ]
-    assert b"marker" not in prod.path.read_bytes()
+    assert b"marker" not in prod.content()
     assert first_broken(_log(prod)) is None
 
 
@@ -52,12 +51,12 @@ def test_check_mode_and_failures_are_not_told(prod: Place) -> None:
 @pytest.mark.parametrize(
     ("statement", "broken"),
     [
-        ("UPDATE audit SET user = 'mallory' WHERE number = 2", 2),
+        ("UPDATE audit SET \"user\" = 'mallory' WHERE number = 2", 2),
         ("UPDATE audit SET secrets = '[]' WHERE number = 3", 3),
         ("DELETE FROM audit WHERE number = 1", 1),
         ("DELETE FROM audit WHERE number = 3", 3),
         ("UPDATE audit SET number = number + 10 WHERE number = 5", 5),
-        ("INSERT INTO audit SELECT 6, at, user, job, action, environment, host, mount, secrets, delivery, result,"
+        ("INSERT INTO audit SELECT 6, at, \"user\", job, action, environment, host, mount, secrets, delivery, result,"
          " previous, hash FROM audit WHERE number = 5", 6),
     ],
 )  # fmt: skip
@@ -65,17 +64,16 @@ def test_an_edited_log_shows(prod: Place, statement: str, broken: int) -> None:
     for number in range(5):
         _append(prod, Event("secret.rotated", "prod", secrets=[{"name": "a", "version": number}]))
     assert first_broken(_log(prod)) is None
-    for verb in ("update", "delete"):
-        sql(prod.path, f"DROP TRIGGER audit_no_{verb}")
-    sql(prod.path, statement)
+    prod.unprotect_audit()
+    prod.sql(statement)
     assert first_broken(_log(prod)) == broken
 
 
-@pytest.mark.parametrize("statement", ["UPDATE audit SET user = 'x'", "DELETE FROM audit"])
+@pytest.mark.parametrize("statement", ["UPDATE audit SET \"user\" = 'x'", "DELETE FROM audit"])
 def test_the_database_refuses_to_edit_it(prod: Place, statement: str) -> None:
     _append(prod, Event("secret.rotated", "prod"))
     with pytest.raises(Exception, match="append-only"):
-        sql(prod.path, statement)
+        prod.sql(statement)
 
 
 def test_who_acts() -> None:

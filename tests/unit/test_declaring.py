@@ -76,9 +76,9 @@ def test_value_of_an_older_version_differs_from_the_newest(prod: Place) -> None:
 def test_check_mode_predicts_and_changes_nothing(prod: Place, options: dict[str, Any], exists: bool) -> None:
     if exists:
         prod.declare({"name": "a", "value": "x"})
-    before = prod.path.read_bytes()
+    before = prod.content()
     predicted = prod.declare({"name": "a", **options}, check=True)
-    assert prod.path.read_bytes() == before
+    assert prod.content() == before
     assert prod.declare({"name": "a", **options}) == predicted
 
 
@@ -306,7 +306,7 @@ def test_store_has_no_value_and_no_plain_hash_of_one(prod: Place) -> None:
 
     value = b"hunter2-hunter2-hunter2"
     prod.declare({"name": "a", "value": value.decode()}, {"name": "b", "value": value.decode()})
-    content = prod.path.read_bytes()
+    content = prod.content()
     forms = [value, base64.b64encode(value)[:-4], value.hex().encode()]
     for name in ("md5", "sha1", "sha256", "sha512"):
         digest = hashlib.new(name, value).digest()

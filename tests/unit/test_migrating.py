@@ -33,7 +33,7 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import (
 )
 from jwcrypto.jwk import JWK
 
-from tests.unit.builders import Place, in_processes, sql
+from tests.unit.builders import Place, in_processes
 
 Meanwhile = Callable[[str, int], None]
 
@@ -149,9 +149,9 @@ def test_rewrap_takes_every_version_and_changes_nothing_else(full: Place) -> Non
     assert untouched(after) == untouched(before)
     assert [one.fingerprint for one in after] == [one.fingerprint for one in before]
     assert key_versions(full) == {3}
-    stored = full.path.read_bytes()
+    stored = full.content()
     assert rewrap(full) == (0, 3)
-    assert full.path.read_bytes() == stored
+    assert full.content() == stored
     assert localkey.retire(full.keys, "prod", 3) == [1, 2]
     assert opened(full) == values
     assert [outcome.changed for outcome in full.declare(*secrets("!"))] == [False] * 5
@@ -164,9 +164,9 @@ def test_rewrap_of_nothing(prod: Place) -> None:
 
 
 def test_rewrap_in_check_mode(full: Place) -> None:
-    before = full.path.read_bytes()
+    before = full.content()
     assert rewrap(full, check=True) == (8, 2)
-    assert full.path.read_bytes() == before
+    assert full.content() == before
     assert rewrap(full) == (8, 2)
 
 
@@ -266,16 +266,16 @@ def test_rewrap_of_an_environment_that_got_another_key_meanwhile(full: Place) ->
 
 
 def test_rewrap_of_an_edited_row_names_it(full: Place) -> None:
-    sql(full.path, "UPDATE secret_version SET ciphertext = replace(ciphertext, ':v1:', ':v1:AAAA') WHERE name = 's1'")
-    before = full.path.read_bytes()
+    full.sql("UPDATE secret_version SET ciphertext = replace(ciphertext, ':v1:', ':v1:AAAA') WHERE name = 's1'")
+    before = full.content()
     with pytest.raises(HostsealError, match="secret 's1' version 1 of environment 'prod'.*does not open"):
         rewrap(full)
-    assert full.path.read_bytes() == before
+    assert full.content() == before
 
 
 @pytest.mark.parametrize("text", ["", "x", "localkey:v0:AAAA", "localkey:vx:", "v1:AAAA", "localkey:v9999999999:A"])
 def test_a_ciphertext_without_a_version(full: Place, text: str) -> None:
-    sql(full.path, "UPDATE secret_version SET ciphertext = ? WHERE name = 's0'", text)
+    full.sql("UPDATE secret_version SET ciphertext = ? WHERE name = 's0'", text)
     with pytest.raises(HostsealError, match="names no key version"):
         rewrap(full)
 
@@ -439,33 +439,33 @@ def _forged(place: Place) -> None:
 
 
 def _swapped(place: Place) -> None:
-    sql(place.path, "UPDATE host SET record = (SELECT record FROM host WHERE name = 'db1') WHERE name = 'db2'")
+    place.sql("UPDATE host SET record = (SELECT record FROM host WHERE name = 'db1') WHERE name = 'db2'")
 
 
 def _other_kid(place: Place) -> None:
-    sql(place.path, "UPDATE host SET kid = (SELECT kid FROM host WHERE name = 'db1') WHERE name = 'db2'")
+    place.sql("UPDATE host SET kid = (SELECT kid FROM host WHERE name = 'db1') WHERE name = 'db2'")
 
 
 def _broken_record(place: Place) -> None:
-    sql(place.path, "UPDATE host SET record = 'x' || record WHERE name = 'db2'")
+    place.sql("UPDATE host SET record = 'x' || record WHERE name = 'db2'")
 
 
 HOSTS = r"the record of host 'db2' in environment 'prod' is not to be trusted"
 
 
 def _edited_ciphertext(place: Place) -> None:
-    [[text]] = sql(place.path, "SELECT ciphertext FROM secret_version WHERE name = 's4' AND number = 1")
+    [[text]] = place.sql("SELECT ciphertext FROM secret_version WHERE name = 's4' AND number = 1")
     edited = text[:-6] + ("A" if text[-6] != "A" else "B") + text[-5:]
-    sql(place.path, "UPDATE secret_version SET ciphertext = ? WHERE ciphertext = ?", edited, text)
+    place.sql("UPDATE secret_version SET ciphertext = ? WHERE ciphertext = ?", edited, text)
 
 
 def _moved_ciphertext(place: Place) -> None:
     query = "(SELECT ciphertext FROM secret_version WHERE name = 's3' AND number = 1)"
-    sql(place.path, f"UPDATE secret_version SET ciphertext = {query} WHERE name = 's4' AND number = 1")  # noqa: S608
+    place.sql(f"UPDATE secret_version SET ciphertext = {query} WHERE name = 's4' AND number = 1")  # noqa: S608
 
 
 def _foreign_ciphertext(place: Place) -> None:
-    sql(place.path, "UPDATE secret_version SET ciphertext = 'vault:v1:AAAA' WHERE name = 's4' AND number = 1")
+    place.sql("UPDATE secret_version SET ciphertext = 'vault:v1:AAAA' WHERE name = 's4' AND number = 1")
 
 
 VALUE = "secret 's4' version 1 of environment 'prod'"
@@ -486,12 +486,12 @@ def _old_version_gone(place: Place) -> None:
 
 def _edited_signing_key(place: Place) -> None:
     key = place.backend("other").verification_keys()[0]
-    sql(place.path, "UPDATE environment SET signing_key = ?", key.export_public())
+    place.sql("UPDATE environment SET signing_key = ?", key.export_public())
 
 
 def _edited_key_set(place: Place) -> None:
     other = _migrating.new_record("prod", "localkey", "other", None, place.backend("other"))
-    sql(place.path, "UPDATE environment SET key_set = ?", other.key_set)
+    place.sql("UPDATE environment SET key_set = ?", other.key_set)
 
 
 @pytest.mark.parametrize(
@@ -515,10 +515,10 @@ def test_what_is_not_as_it_was_left_ends_the_migration(
     ready: Place, damage: Callable[[Place], None], reason: str
 ) -> None:
     damage(ready)
-    before = ready.path.read_bytes()
+    before = ready.content()
     with pytest.raises(HostsealError, match=reason):
         migrate(ready)
-    assert ready.path.read_bytes() == before
+    assert ready.content() == before
 
 
 class Forgetful(Watched):
@@ -529,10 +529,10 @@ class Forgetful(Watched):
 
 
 def test_every_value_is_looked_at_before_it_is_done(ready: Place) -> None:
-    before = ready.path.read_bytes()
+    before = ready.content()
     with pytest.raises(HostsealError, match="does not come back from the new key as it went in. Nothing was changed"):
         migrate(ready, new=Forgetful(ready.backend("other")))
-    assert ready.path.read_bytes() == before
+    assert ready.content() == before
 
 
 def test_kill_at_each_call_of_a_backend_leaves_the_old_state(ready: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -556,7 +556,7 @@ def test_kill_at_each_call_of_a_backend_leaves_the_old_state(ready: Place, monke
         assert whole_state(ready) == before
     assert migrate(ready).key_name == "other"
     assert opened(ready) == values
-    assert sql(ready.path, "PRAGMA integrity_check") == [("ok",)]
+    assert ready.sql("PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.mark.parametrize("method", ["replace_ciphertexts", "put_host", "put_environment"])
@@ -577,9 +577,9 @@ def test_kill_after_each_kind_of_write_leaves_the_old_state(
         monkeypatch.setattr(Transaction, method, die)
         migrate(ready)
 
-    stored = ready.path.read_bytes()
+    stored = ready.content()
     assert in_processes(1, work) == [-signal.SIGKILL]
-    assert ready.path.read_bytes() != stored, "the test is too weak: nothing had been written yet"
+    assert ready.content() != stored, "the test is too weak: nothing had been written yet"
     assert whole_state(ready) == before
     migrate(ready)
     assert len(opened(ready)) == 18
@@ -728,8 +728,8 @@ def test_retired_host_is_not_waited_for(ready: Place) -> None:
 def test_an_edited_key_set_is_not_retired(ready: Place) -> None:
     migrate(ready)
     forged = _migrating.new_record("prod", "localkey", "prod", None, ready.backend("prod"))
-    sql(ready.path, "UPDATE environment SET key_set = ?", forged.key_set)
-    before = ready.path.read_bytes()
+    ready.sql("UPDATE environment SET key_set = ?", forged.key_set)
+    before = ready.content()
     with pytest.raises(HostsealError, match="not pinned"):
         retire(ready)
-    assert ready.path.read_bytes() == before
+    assert ready.content() == before

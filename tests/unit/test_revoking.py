@@ -18,7 +18,7 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import 
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._revoking import without
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, now_ms
 
-from tests.unit.builders import Place, sql
+from tests.unit.builders import Place
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_envelopes_under_an_earlier_signing_key_are_read(place: Place) -> None:
 def test_an_edited_store_brings_the_host_nothing_new(place: Place, statement: str) -> None:
     _seal(place, _mount("a", "b"), _mount("a", "b", "c", name="rich"))
     _seal(place, _mount("a", "b", "c"), host="there")
-    sql(place.path, f"{statement} AND host = 'here'")
+    place.sql(f"{statement} AND host = 'here'")
     mounts, remove = _without(place, "b")
     assert "m" in remove
     assert [mount.name for mount in mounts] == ["rich"]

@@ -84,13 +84,6 @@ def unseal(place: Place, sealed: StoredEnvelope, key: JWK) -> dict[str, bytes]:
     return {file.target: file.data for file in envelope.decrypt(sealed.text, statement, key)}
 
 
-def edit(place: Place, statement: str, *arguments: object) -> None:
-    """What somebody who may write to the store would do, constraints or not."""
-    with contextlib.closing(sqlite3.connect(place.path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        assert connection.execute(statement, arguments).rowcount != 0
-
-
 @pytest.fixture
 def db1(prod: Place) -> JWK:
     """The key of a host that is enrolled in prod, where there is a secret."""
@@ -403,7 +396,7 @@ def _ciphertext(environment: str, name: str, number: int) -> str:
     ],
 )
 def test_edited_row_is_refused(edited: Place, statement: str, reason: str) -> None:
-    edit(edited, statement)
+    edited.edit(statement)
     with pytest.raises(HostsealError, match=reason):
         seal(edited, ("db1", mount()))
     with edited.store() as store, store.transaction() as transaction:
@@ -417,8 +410,7 @@ def test_record_of_another_key_is_refused(edited: Place) -> None:
         record = transaction.hosts("prod", ["db1"])["db1"].record
     header, _payload, signature = record.split(".")
     payload = envelope.base64url_encode(json.dumps(envelope.host_record("prod", "db1", stranger)))
-    edit(
-        edited,
+    edited.edit(
         f"UPDATE host SET record = ?, kid = ? WHERE {_DB1}",
         f"{header}.{payload}.{signature}",
         stranger.thumbprint(),
@@ -430,7 +422,7 @@ def test_record_of_another_key_is_refused(edited: Place) -> None:
 def test_environment_moved_onto_another_environments_key(edited: Place) -> None:
     """All of prod's row but its name from staging: hosts of prod were not enrolled by that key."""
     for column in ("key_name", "signing_key", "signing_kid", "key_set"):
-        edit(edited, _copied("environment", column, "name = 'staging'", "name = 'prod'"))
+        edited.edit(_copied("environment", column, "name = 'staging'", "name = 'prod'"))
     with pytest.raises(HostsealError, match="is not to be trusted"):
         seal(edited, ("db1", mount()))
 
@@ -451,7 +443,7 @@ def test_versions_with_one_id_do_not_take_each_others_value(edited: Place) -> No
 def test_envelope_of_the_store_is_not_read_again(edited: Place) -> None:
     """An edited envelope is the host's to refuse; here it must not be what decides."""
     assert seal(edited, ("db1", mount()))
-    edit(edited, "UPDATE envelope SET text = 'x'")
+    edited.edit("UPDATE envelope SET text = 'x'")
     with edited.store() as store:
         [plan] = _sealing.plan(store, [("db1", mount())])
     assert plan.envelope

@@ -24,7 +24,7 @@ from tests.integration.vault.connection import Transit
 from tests.integration.vault.stored import Stored, kill_when, running
 from tests.rig.fault_proxy import Rule
 from tests.rig.openbao import OpenBao
-from tests.unit.builders import in_processes, sql
+from tests.unit.builders import in_processes
 from tests.unit.test_migrating import Watched, dies_at
 
 LOCAL = {"backend": "localkey"}
@@ -201,9 +201,9 @@ def test_retirement_waits_for_every_host(site: Site) -> None:
 
 def damaged(site: Site) -> None:
     """A ciphertext of Vault's with one character changed."""
-    [[text]] = sql(site.control.place.path, "SELECT ciphertext FROM secret_version WHERE name = 'b'")
+    [[text]] = site.control.place.sql("SELECT ciphertext FROM secret_version WHERE name = 'b'")
     edited = text[:40] + ("A" if text[40] != "A" else "B") + text[41:]
-    sql(site.control.place.path, "UPDATE secret_version SET ciphertext = ? WHERE name = 'b'", edited)
+    site.control.place.sql("UPDATE secret_version SET ciphertext = ? WHERE name = 'b'", edited)
 
 
 def test_an_edited_row_stops_the_way_back(site: Site) -> None:

@@ -1,0 +1,501 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where a store is and how it is reached: locations, TLS, passwords, the engines' differences, what their errors mean."""
+
+from __future__ import annotations
+
+import importlib
+import ipaddress
+import os
+import ssl
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from ..module_utils._model import HostsealError
+from ._paths import implicit_path
+
+try:
+    import sqlalchemy as sa
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool, StaticPool
+except ImportError:  # told by Action: documentation is read without it
+    pass
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+# How long a run waits for another one that is writing.
+_WAIT_SECONDS = 60
+# How long one may do nothing in the middle of a transaction, before the server takes it for dead.
+_IDLE_SECONDS = 600
+_CONNECT_SECONDS = 10
+
+
+class TransientError(HostsealError):
+    """Trouble with a database that may be over soon. Nothing was changed."""
+
+
+class _Driver(NamedTuple):
+    module: str
+    package: str
+    options: tuple[str, ...]
+    tls: str
+
+
+_DRIVERS = {
+    "mysql+pymysql": _Driver(
+        "pymysql",
+        "PyMySQL",
+        (
+            "connect_timeout",
+            "ssl_ca",
+            "ssl_capath",
+            "ssl_cert",
+            "ssl_check_hostname",
+            "ssl_disabled",
+            "ssl_key",
+            "unix_socket",
+        ),
+        "ssl_ca=/PATH/ca.pem, or ssl_disabled=true",
+    ),
+    "postgresql+psycopg": _Driver(
+        "psycopg",
+        "psycopg[binary]",
+        (
+            "connect_timeout",
+            "host",
+            "port",
+            "sslcert",
+            "sslcrl",
+            "sslkey",
+            "sslmode",
+            "sslrootcert",
+            "target_session_attrs",
+        ),
+        "sslmode=verify-full&sslrootcert=/PATH/ca.pem, or sslmode=disable",
+    ),
+}
+
+
+def locate(location: str | None, password: str | None) -> sa.URL:
+    """The URL of LOCATION, a path or a URL without a password; None is the default path."""
+    if location and "://" in location:
+        url = _parsed(location)
+        if url.drivername in _DRIVERS:
+            return _server(url, password)
+        if url.drivername != "sqlite":
+            known = ", ".join(f"{name}://" for name in _DRIVERS)
+            raise HostsealError(
+                f"a store of kind {url.drivername!r} is not supported: use a path, sqlite:///PATH, {known}"
+            )
+        path = Path(url.database or "")
+    elif location:
+        path = Path(location)
+    else:
+        path = implicit_path("XDG_DATA_HOME", ".local/share", "store.db", "store", "HOSTSEAL_STORE")
+    path = Path(os.path.expanduser(path))
+    if not path.is_absolute() or "\0" in str(path):
+        raise HostsealError(f"store {str(path)!r} is not an absolute path")
+    return sa.URL.create("sqlite", database=str(path))
+
+
+def label(url: sa.URL) -> str:
+    """What messages call the store."""
+    if url.drivername == "sqlite":
+        return url.database or ":memory:"
+    return sa.URL.create(url.drivername, url.username, None, url.host, url.port, url.database).render_as_string()
+
+
+def without_password(location: str) -> str:
+    """LOCATION as it may be shown. A password does not belong there, and is refused, but it may have been written."""
+    if "://" not in location or not ("@" in location or "?" in location):
+        return location
+    try:
+        url = _parsed(location)
+    except HostsealError:
+        return "VALUE_THAT_IS_NO_URL"
+    hidden = {name: "***" for name in url.query if "pass" in name}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def open_engine(url: sa.URL, create: bool, read_only: bool) -> tuple[sa.Engine, bool]:
+    """An engine for URL, and whether there is a database. A missing SQLite file is made with CREATE, else it is an
+    empty database in memory."""
+    if url.drivername == "sqlite":
+        return _sqlite(url, create, read_only)
+    return _server_engine(url, read_only), True
+
+
+# SQLite
+
+
+def _sqlite(url: sa.URL, create: bool, read_only: bool) -> tuple[sa.Engine, bool]:
+    path = Path(url.database or "")
+    may_write = _check_file(path, create, read_only)
+    if may_write is None:
+        return empty_engine(), False
+    # After a crash a reader has to mend the file: only who can't write opens it for reading alone.
+    if not may_write:
+        url = sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
+    # hide_parameters: the library would quote them in its errors and logs.
+    engine = sa.create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": _WAIT_SECONDS})
+    return _with_own_begin(engine, "BEGIN" if read_only else "BEGIN IMMEDIATE"), True
+
+
+def empty_engine() -> sa.Engine:
+    """A database in memory, in the place of one that is not there yet."""
+    engine = sa.create_engine("sqlite://", poolclass=StaticPool, hide_parameters=True)
+    return _with_own_begin(engine, "BEGIN")
+
+
+def _with_own_begin(engine: sa.Engine, begin: str) -> sa.Engine:
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        # The driver's own transaction handling would begin too late: we say BEGIN ourselves.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _check_file(path: Path, create: bool, read_only: bool) -> bool | None:
+    """Whether this user may write to the store at PATH; None when there is none, and none was to be made."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if not create:
+            return None
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Two first runs may race here; SQLite's own lock parts them afterwards.
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise HostsealError(f"store {path} can't be made: {error.strerror}") from None
+        return True
+    except OSError as error:
+        raise HostsealError(f"store {path} can't be opened: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise HostsealError(f"store {path} is not a regular file")
+    may_write = os.access(path, os.R_OK | os.W_OK)
+    if not may_write and not (read_only and os.access(path, os.R_OK)):
+        raise HostsealError(f"store {path} can't be read{'' if read_only else ' and written'} by this user")
+    if found.st_size:
+        with open(path, "rb") as file:
+            if file.read(16) != b"SQLite format 3\0":
+                raise HostsealError(f"{path} is a file of something else, not a hostseal store")
+    return may_write
+
+
+# Servers
+
+
+def _parsed(location: str) -> sa.URL:
+    try:
+        return sa.make_url(location)
+    except (SQLAlchemyError, ValueError):
+        raise HostsealError("the option store is not a path and not a database URL") from None
+
+
+def _server(url: sa.URL, password: str | None) -> sa.URL:
+    driver = _DRIVERS[url.drivername]
+    if url.password is not None or any("pass" in name for name in url.query):
+        raise HostsealError(
+            "the option store has a password in its URL, where it would be shown: take it out there, change it, and"
+            " give it by store_password_file, store_password or HOSTSEAL_STORE_PASSWORD"
+        )
+    unknown = sorted(url.query.keys() - set(driver.options))
+    if unknown:
+        raise HostsealError(
+            f"the option store has the parameter {unknown[0]!r} in its URL, known are {', '.join(driver.options)}"
+        )
+    twice = next((name for name, value in url.query.items() if name != "host" and not isinstance(value, str)), None)
+    if twice:
+        raise HostsealError(f"the option store has the parameter {twice!r} twice in its URL")
+    if not url.database:
+        raise HostsealError("the option store names no database: it is what follows the host in the URL")
+    timeout = url.query.get("connect_timeout", "")
+    if timeout and not str(timeout).isdecimal():
+        raise HostsealError("the option store has a connect_timeout in its URL that is not a number of seconds")
+    if not _is_local(url) and not _decides_about_tls(url):
+        raise HostsealError(
+            f"store {label(url)} is on another machine, and its URL does not say how it is to be known: whoever stands"
+            f" between could ask for the password. Add ?{driver.tls}"
+        )
+    try:
+        importlib.import_module(driver.module)
+    except ImportError:
+        raise HostsealError(
+            f"the Python of ansible-core on the control node, {sys.executable}, lacks {driver.package}, which"
+            f" {url.drivername}:// needs: '{sys.executable} -m pip install {driver.package}', or add it to the"
+            " execution environment"
+        ) from None
+    return url.set(password=password) if password else url
+
+
+def _hosts(url: sa.URL) -> list[str]:
+    given = url.query.get("host", ())
+    hosts = [host for text in ([given] if isinstance(given, str) else given) for host in text.split(",")]
+    return [url.host, *hosts] if url.host else hosts
+
+
+def _is_local(url: sa.URL) -> bool:
+    if url.query.get("unix_socket"):
+        return True
+    return all(_is_loopback(host) for host in _hosts(url))
+
+
+def _is_loopback(host: str) -> bool:
+    if host.startswith("/") or host == "localhost":
+        return True
+    # PostgreSQL's URLs may have HOST:PORT here.
+    bare = host.rpartition(":")[0] if host.count(":") == 1 else host
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return bare == "localhost"
+
+
+def _decides_about_tls(url: sa.URL) -> bool:
+    return any(url.query.get(name) for name in ("ssl_ca", "ssl_capath", "ssl_disabled", "sslmode"))
+
+
+def _server_engine(url: sa.URL, read_only: bool) -> sa.Engine:
+    query = dict(url.query)
+    arguments: dict[str, Any] = {"connect_timeout": int(str(query.pop("connect_timeout", _CONNECT_SECONDS)))}
+    set_up: Callable[[DBAPIConnection], None]
+    if url.drivername == "mysql+pymysql":
+        arguments |= {"read_timeout": 2 * _WAIT_SECONDS, "write_timeout": 2 * _WAIT_SECONDS}
+        arguments |= _mysql_tls(query)
+        query = {name: value for name, value in query.items() if name == "unix_socket"}
+        # What is read in it is of the moment after the lock.
+        isolation, set_up = "REPEATABLE READ", _set_up_mysql
+    else:
+        # A pooler between may give each transaction another session.
+        arguments |= {"prepare_threshold": None, "application_name": "hostseal.secrets"}
+        isolation, set_up = "REPEATABLE READ" if read_only else "READ COMMITTED", _set_up_postgresql
+    engine = sa.create_engine(
+        url.set(query=query),
+        hide_parameters=True,
+        isolation_level=isolation,
+        pool_size=1,
+        max_overflow=1,
+        connect_args=arguments,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: DBAPIConnection, _record: Any) -> None:
+        set_up(connection)
+
+    if url.drivername == "mysql+pymysql":
+        sa.event.listen(engine, "before_cursor_execute", _refuse_large_packet)
+    return engine
+
+
+def _mysql_tls(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of PyMySQL for the parameters ssl_*: as strings it would take "false" for true."""
+    for name in ("ssl_check_hostname", "ssl_disabled"):
+        if query.get(name) not in (None, "true", "false"):
+            raise HostsealError(f"the option store has a {name} in its URL that is not true or false")
+    if query.get("ssl_disabled") == "true":
+        return {"ssl_disabled": True}
+    given = {name: value for name, value in query.items() if name.startswith("ssl_") and name != "ssl_disabled"}
+    if not given:
+        return {}
+    import pymysql
+
+    if tuple(pymysql.VERSION[:2]) < (1, 2):
+        raise HostsealError(
+            "PyMySQL before 1.2 goes on without TLS when the server says that it has none: upgrade it on the control node"
+        )
+    try:
+        context = ssl.create_default_context(cafile=given.get("ssl_ca"), capath=given.get("ssl_capath"))
+        context.check_hostname = given.get("ssl_check_hostname") != "false"
+        if "ssl_cert" in given:
+            # An empty passphrase, else OpenSSL would ask whoever sits there.
+            context.load_cert_chain(given["ssl_cert"], given.get("ssl_key"), password="")
+    except OSError:
+        raise HostsealError(
+            "the option store names files by ssl_ca, ssl_cert or ssl_key that can't be read, are no PEM, do not belong"
+            " together, or the key has a passphrase"
+        ) from None
+    return {"ssl": context}
+
+
+def _set_up_mysql(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        # Strict: a text that is too long is an error, and not cut.
+        cursor.execute(
+            "SET SESSION sql_mode = 'TRADITIONAL',"
+            f" innodb_lock_wait_timeout = {_WAIT_SECONDS}, lock_wait_timeout = {_WAIT_SECONDS},"
+            f" wait_timeout = {_IDLE_SECONDS}"
+        )
+        cursor.execute("SELECT @@max_allowed_packet")
+        connection.hostseal_largest_packet = cursor.fetchone()[0]
+
+
+def _set_up_postgresql(connection: Any) -> None:
+    # Else it would be undone with the first transaction that is rolled back.
+    connection.autocommit = True
+    connection.execute(
+        f"SET lock_timeout = '{_WAIT_SECONDS}s'; SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'"
+    )
+    connection.autocommit = False
+
+
+def _refuse_large_packet(
+    connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, executemany: bool
+) -> None:
+    """The server would break the connection off, and leave open why. PyMySQL splits what has many rows."""
+    limit = connection.connection.dbapi_connection.hostseal_largest_packet  # type: ignore[union-attr]
+    for row in parameters if executemany else [parameters]:
+        values = row.values() if isinstance(row, Mapping) else row or ()
+        size = len(statement) + sum(len(value.encode()) for value in values if isinstance(value, str))
+        # Room for quoting; numbers are small.
+        if size + 4096 > limit:
+            raise HostsealError(
+                f"the store's server takes at most {limit} bytes at a time (max_allowed_packet), {size} are to be"
+                " stored: have it set to 64M. Nothing was changed"
+            )
+
+
+# Errors
+
+_NOT_CHANGED = "; nothing was changed"
+_LOST = f"the connection to the server broke off{_NOT_CHANGED}"
+_LOCKED = f"another run has held it for over a minute{_NOT_CHANGED}"
+_RIGHTS = "this user may not do that there, see the documentation of the option store"
+_NO_DATABASE = "the server has no database of this name: make one, see the documentation of the option store"
+_NOT_TRUSTED = "the server's certificate is not trusted, or it is for another name"
+_LOGIN = "the server does not accept this user with this password"
+_READ_ONLY = "the server is read-only: perhaps it is a standby"
+_FULL = f"the server's disk is full{_NOT_CHANGED}"
+_UNREACHABLE = "no server answers there"
+
+_SQLITE_TROUBLE = {
+    "SQLITE_READONLY": "it is read-only",
+    "SQLITE_READONLY_DIRECTORY": "its directory is read-only",
+    "SQLITE_READONLY_ROLLBACK": "a run was cut off in the middle of a change: a user who may write has to open it first",
+    "SQLITE_FULL": f"the disk is full{_NOT_CHANGED}",
+    "SQLITE_BUSY": _LOCKED,
+    "SQLITE_NOTADB": "the file is not a store",
+    "SQLITE_CORRUPT": "the file is damaged: restore a backup",
+    "SQLITE_CANTOPEN": "the file can't be opened",
+    "SQLITE_IOERR": "the disk reports an error",
+}
+# https://mariadb.com/kb/en/mariadb-error-code-reference/
+_MYSQL_TROUBLE = {
+    1021: _FULL,
+    1044: _RIGHTS,
+    1045: _LOGIN,
+    1049: _NO_DATABASE,
+    1114: _FULL,
+    1142: _RIGHTS,
+    1153: "the server takes less at a time (max_allowed_packet): have it set to 64M",
+    1205: _LOCKED,
+    1290: _READ_ONLY,
+    1419: (
+        "the server keeps a binary log and lets only administrators make triggers: set"
+        " log_bin_trust_function_creators there, or have an administrator make the store"
+    ),
+    1698: _LOGIN,
+    1836: _READ_ONLY,
+    2003: _UNREACHABLE,
+}
+_MYSQL_TRANSIENT = {
+    1020: f"another run was faster{_NOT_CHANGED}",
+    1040: "the server has too many connections",
+    1053: _LOST,
+    1203: "the server has too many connections of this user",
+    1213: f"another run was in the way{_NOT_CHANGED}",
+    1226: "the server has too many connections of this user",
+    1927: _LOST,
+    2006: _LOST,
+    2013: _LOST,
+    2055: _LOST,
+    4031: _LOST,
+}
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POSTGRESQL_TROUBLE = {
+    "25006": _READ_ONLY,
+    "28000": _LOGIN,
+    "28P01": _LOGIN,
+    "3D000": _NO_DATABASE,
+    "42501": _RIGHTS,
+    "53100": _FULL,
+    "55P03": _LOCKED,
+}
+_POSTGRESQL_TRANSIENT = {
+    "25P03": _LOST,
+    "40001": f"another run was faster{_NOT_CHANGED}",
+    "40P01": f"another run was in the way{_NOT_CHANGED}",
+    "53300": "the server has too many connections",
+    "57P01": _LOST,
+    "57P02": _LOST,
+    "57P03": "the server is starting or ending",
+    "57P05": _LOST,
+}
+
+
+def explain(error: SQLAlchemyError, place: str, committing: bool) -> HostsealError:
+    """ERROR in our words. The library's text may quote parameters, so only the engine's own code is told."""
+    origin: Any = getattr(error, "orig", None)
+    module = type(origin).__module__.partition(".")[0]
+    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if module == "pymysql":
+        code, text, is_transient = _of_mysql(origin)
+    elif module == "psycopg":
+        code, text, is_transient = _of_postgresql(origin)
+    else:
+        code = getattr(origin, "sqlite_errorname", None) or type(origin or error).__name__
+        text, is_transient = _SQLITE_TROUBLE.get(code), False
+    if committing and (is_lost or text == _LOST):
+        return HostsealError(
+            f"store {place}: the connection to the server broke off at the very end ({code}): whether the changes are"
+            " in the store is not known, wholly or not at all. Run again: what is there will be found"
+        )
+    message = f"store {place}: {f'{text} ({code})' if text else code}"
+    return TransientError(message) if is_transient or is_lost else HostsealError(message)
+
+
+def _of_mysql(origin: Any) -> tuple[str, str | None, bool]:
+    number = origin.args[0] if origin.args and isinstance(origin.args[0], int) else 0
+    code = f"{type(origin).__name__} {number}"
+    if isinstance(getattr(origin, "original_exception", None), ssl.SSLCertVerificationError):
+        return code, _NOT_TRUSTED, False
+    text = _MYSQL_TROUBLE.get(number) or _MYSQL_TRANSIENT.get(number)
+    # A server that restarts answers nothing for a moment.
+    return code, text, number in _MYSQL_TRANSIENT or number == 2003
+
+
+# No code: the server did not get so far. Its words are not repeated, but they tell one case from another.
+_POSTGRESQL_WORDS = {
+    "password authentication failed": _LOGIN,
+    "no password supplied": _LOGIN,
+    "no pg_hba.conf entry": _LOGIN,
+    "certificate verify failed": _NOT_TRUSTED,
+    "does not match host name": _NOT_TRUSTED,
+    "root certificate": "the file of sslrootcert can't be read",
+    "certificate file": "the files of sslcert and sslkey can't be read or do not belong together",
+    "does not support SSL": "the server has no TLS",
+    "does not exist": _NO_DATABASE,
+}
+
+
+def _of_postgresql(origin: Any) -> tuple[str, str | None, bool]:
+    state = origin.sqlstate
+    if state is None:
+        known = [text for words, text in _POSTGRESQL_WORDS.items() if words in str(origin)]
+        return type(origin).__name__, known[0] if known else _UNREACHABLE, not known
+    text = _POSTGRESQL_TROUBLE.get(state) or _POSTGRESQL_TRANSIENT.get(state)
+    return f"{type(origin).__name__} {state}", text, state in _POSTGRESQL_TRANSIENT

@@ -1,0 +1,45 @@
+# Copyright (c) 2026, hostseal contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real database servers as fixtures, and the unit tests' fixtures with a store in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.stores.places import ServerPlace
+from tests.rig.databases import ENGINES, MariaDB, PostgreSQL, running
+from tests.unit.conftest import _no_implicit_places, empty_home, prod  # noqa: F401
+
+
+@pytest.fixture(scope="session", params=list(ENGINES))
+def server(request: pytest.FixtureRequest) -> Iterator[MariaDB | PostgreSQL]:
+    """A server for the whole session. Not for tests that kill it: `fresh_server`."""
+    with running(request.param) as started:
+        yield started
+
+
+@pytest.fixture(params=list(ENGINES))
+def fresh_server(request: pytest.FixtureRequest) -> Iterator[MariaDB | PostgreSQL]:
+    """A server that the test has for itself."""
+    with running(request.param) as started:
+        yield started
+
+
+@pytest.fixture
+def place(server: MariaDB | PostgreSQL, tmp_path: Path) -> ServerPlace:
+    """An empty database; nothing is declared yet."""
+    return ServerPlace(tmp_path / "store" / "store.db", tmp_path / "keys", server, server.new_database())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    """Of the unit tests that are repeated here, those without a store say nothing new."""
+    here = Path(__file__).parent
+    others = [
+        item for item in items if item.path.parent == here and not {"server", "fresh_server"} & {*item.fixturenames}
+    ]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
