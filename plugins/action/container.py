@@ -5,13 +5,18 @@
 from __future__ import annotations
 
 import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 # Private to ansible-core, but the same in 2.19 to 2.22, and the only way to another module's defaults.
 from ansible.executor.module_common import _apply_action_arg_defaults
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
+    Entry,
     HostsealError,
+    Mount,
     check_name,
     shorten,
     volume_name,
@@ -20,8 +25,18 @@ from ansible_collections.hostseal.secrets.plugins.modules import container
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result, plain
 
 DRIVER = "hostseal"
+MOUNT_ACTION = "hostseal.secrets.mount"
 DOCKER_CONTAINER = "community.docker.docker_container"
 DOCKER_VOLUME_INFO = "community.docker.docker_volume_info"
+# Ours alone. name and state are docker_container's.
+OWN_OPTIONS = frozenset(container.ARGUMENT_SPEC) - {"name", "state"}
+# What `secrets` has when it is a mount by name.
+NAMED = {
+    "environment": {"type": "str", "required": True},
+    "mount": {"type": "str", "required": True},
+    "target": {"type": "str", "default": container.DEFAULT_TARGET},
+}
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # How community.docker's modules reach the engine, with the aliases.
 CONNECTION_OPTIONS = frozenset(
     (
@@ -39,33 +54,79 @@ CONNECTION_OPTIONS = frozenset(
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Secrets:
+    """What the container is to see: a mount that the host has, or, with `own`, one of its own."""
+
+    environment: str
+    mount: str
+    target: str  # the directory in the container
+    own: dict[str, Any] | None = None  # arguments for hostseal.secrets.mount
+
+    @property
+    def volume(self) -> str:
+        return volume_name(self.environment, self.mount)
+
+
 class ActionModule(Action):
     """Run docker_container with the mount of the secrets among its mounts."""
 
     _requires_connection = True
 
     def _options(self) -> dict[str, Any]:
-        """Check `secrets`; docker_container knows and checks all others itself."""
-        secrets = plain(self._given.get("secrets"))
-        if secrets is not None and not isinstance(secrets, dict):
-            raise HostsealError("secrets is not a dictionary with environment and mount")
-        given = {} if secrets is None else {"secrets": secrets}
+        """Check our own options; docker_container knows and checks all others itself."""
+        given = {key: plain(value) for key, value in self._given.items() if key in container.ARGUMENT_SPEC}
         outcome = ArgumentSpecValidator(container.ARGUMENT_SPEC).validate(given)
         if outcome.error_messages:
             raise HostsealError(outcome.errors.msg)
         return dict(outcome.validated_parameters)
 
     def work(self, options: dict[str, Any]) -> Result:
-        given = {key: value for key, value in self._given.items() if key != "secrets"}
+        given = {key: value for key, value in self._given.items() if key not in OWN_OPTIONS}
         arguments = _apply_action_arg_defaults(DOCKER_CONTAINER, self._task, given, self._templar)
-        if options["secrets"] and plain(arguments.get("state")) != "absent":
-            volume, target = _place(options["secrets"])
-            _refuse_taken_target(arguments, target)
-            self._check_volume(volume, arguments)
-            arguments["mounts"] = [*(arguments.get("mounts") or []), _mount(volume, target)]
-        return self._execute_module(module_name=DOCKER_CONTAINER, module_args=arguments, task_vars=self.task_vars)
+        secrets = _secrets(options, plain(arguments.get("name")))
+        absent = plain(arguments.get("state")) == "absent"
+        delivered: Result = {}
+        if secrets and not absent:
+            _refuse_taken_target(arguments, secrets.target)
+            shown = options["env_from_secrets"] or {}
+            variables = _variables(shown, arguments, secrets)
+            if secrets.own:
+                delivered = self._own_mount(secrets.own)
+                if delivered.get("failed"):
+                    return delivered
+            else:
+                self._check_volume(secrets.volume, shown, arguments)
+            arguments["mounts"] = [*(arguments.get("mounts") or []), _mount(secrets.volume, secrets.target)]
+            if variables:
+                arguments["env"] = {**(arguments.get("env") or {}), **variables}
+        result: Result = self._execute_module(
+            module_name=DOCKER_CONTAINER, module_args=arguments, task_vars=self.task_vars
+        )
+        if secrets and secrets.own and absent and not result.get("failed"):
+            # Its last user is gone now.
+            delivered = self._own_mount({**secrets.own, "state": "absent"})
+            if delivered.get("failed"):
+                return delivered
+        return _joined(result, delivered)
 
-    def _check_volume(self, volume: str, arguments: dict[str, Any]) -> None:
+    def _own_mount(self, arguments: dict[str, Any]) -> Result:
+        """Deliver the container's own mount, or take it away, as a task of hostseal.secrets.mount would."""
+        task = self._task.copy()
+        task.args = _apply_action_arg_defaults(MOUNT_ACTION, task, arguments, self._templar)
+        action = self._shared_loader_obj.action_loader.get(
+            MOUNT_ACTION,
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
+        )
+        result: Result = action.run(task_vars=self.task_vars)
+        return result
+
+    def _check_volume(self, volume: str, shown: dict[str, str], arguments: dict[str, Any]) -> None:
         """Refuse before docker_container removes a container that it then can't make anew."""
         connection = {key: value for key, value in arguments.items() if key in CONNECTION_OPTIONS}
         found = self.run_on_host(DOCKER_VOLUME_INFO, {"name": volume, **connection})
@@ -79,17 +140,96 @@ class ActionModule(Action):
                 f"the host has a Docker volume {volume!r} of the driver {found['volume']['Driver']!r}: the container"
                 f" would get it instead of the secrets. Remove it with 'docker volume rm {volume}'. Nothing was changed"
             )
+        else:
+            names = (found["volume"].get("Status") or {}).get("versions") or {}
+            _refuse_unknown_secrets(shown, names, f"mount {volume!r} of the host")
 
 
-def _place(secrets: dict[str, str]) -> tuple[str, str]:
-    """The volume and its directory in the container."""
-    volume = volume_name(check_name("environment", secrets["environment"]), check_name("mount", secrets["mount"]))
-    target = secrets["target"]
+def _secrets(options: dict[str, Any], name: Any) -> _Secrets | None:
+    """From the options of ours; NAME is the container's."""
+    given = options["secrets"]
+    if given is None:
+        for option in ("env_from_secrets", "secrets_mount"):
+            if options[option]:
+                raise HostsealError(f"{option} is given, but there are no secrets")
+        return None
+    if isinstance(given, list):
+        if options["environment"] is None:
+            raise HostsealError("secrets is a list: the option environment has to say of which environment")
+        more = dict(options["secrets_mount"] or {"target": container.DEFAULT_TARGET, "owner": "container"})
+        target = _checked_target(more.pop("target"))
+        own = {
+            **{key: value for key, value in more.items() if value is not None},
+            "environment": options["environment"],
+            "name": more["name"] if more.get("name") else name,
+            "secrets": [{"source": entry} if isinstance(entry, str) else entry for entry in given],
+        }
+        mount = Mount.from_options(own)
+        return _Secrets(mount.environment, mount.name, target, own)
+    if not isinstance(given, dict):
+        raise HostsealError("secrets is neither a dictionary with environment and mount nor a list of secrets")
+    if options["secrets_mount"]:
+        raise HostsealError("secrets_mount is about a mount of the container's own: secrets is not a list")
+    outcome = ArgumentSpecValidator(NAMED).validate({"environment": options["environment"], **given})
+    if outcome.error_messages:
+        raise HostsealError(f"secrets: {outcome.errors.msg}")
+    named = outcome.validated_parameters
+    return _Secrets(
+        check_name("environment", named["environment"]),
+        check_name("mount", named["mount"]),
+        _checked_target(named["target"]),
+    )
+
+
+def _checked_target(target: str) -> str:
     if not target.startswith("/") or _normal(target) != target or target == "/":
         raise HostsealError(
             f"secrets: target {shorten(target)} is not an absolute directory below /, without '..' and '/' at its end"
         )
-    return volume, target
+    return target
+
+
+def _variables(shown: dict[str, Any], arguments: dict[str, Any], secrets: _Secrets) -> dict[str, str]:
+    """The environment variables that say where the secrets are."""
+    known = plain(arguments.get("env")) or {}
+    for name in shown:
+        if not VARIABLE.fullmatch(name):
+            raise HostsealError(f"env_from_secrets: {shorten(name)} is not a name of an environment variable")
+        taken = [variable for variable in (name, f"{name}_FILE") if variable in known]
+        if taken:
+            raise HostsealError(f"env_from_secrets names {name}, but env has {taken[0]} already")
+    files = {name: name for name in shown.values()}
+    if secrets.own:
+        entries = [Entry.from_options(entry) for entry in secrets.own["secrets"]]
+        targets = {entry.source: entry.target for entry in reversed(entries)}
+        _refuse_unknown_secrets(shown, targets, "the list secrets")
+        files = {name: targets[name] for name in files}
+    return {f"{name}_FILE": f"{secrets.target}/{files[secret]}" for name, secret in shown.items()}
+
+
+def _refuse_unknown_secrets(shown: dict[str, str], names: Iterable[str], place: str) -> None:
+    for variable, name in shown.items():
+        if name not in names:
+            has = ", ".join(sorted(names)) or "none"
+            raise HostsealError(
+                f"env_from_secrets: {variable} names the secret {shorten(name)}, which {place} does not have."
+                f" It has: {has}. Nothing was changed"
+            )
+
+
+def _joined(result: Result, delivered: Result) -> Result:
+    """docker_container's result, with what became of the container's own mount."""
+    if not delivered:
+        return result
+    diffs = [each["diff"] for each in (delivered, result) if each.get("diff")]
+    joined = {
+        **result,
+        "changed": bool(result.get("changed") or delivered["changed"]),
+        "secrets_mount": delivered["mounts"][0],
+    }
+    if diffs:
+        joined["diff"] = diffs
+    return joined
 
 
 def _mount(volume: str, target: str) -> dict[str, Any]:

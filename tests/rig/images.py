@@ -64,7 +64,8 @@ def host_recipe(release: str) -> Recipe:
     return Recipe(
         name=release,
         release=release,
-        packages=_HOST_PACKAGES + (",docker-cli" if release != "bookworm" else ""),
+        # bookworm has no Compose v2.
+        packages=_HOST_PACKAGES + (",docker-cli,docker-compose" if release != "bookworm" else ""),
         hooks=(
             # No console and no modules in a container; hosts must not share one machine-id.
             'chroot "$1" systemctl mask console-getty.service getty.target systemd-modules-load.service',

@@ -136,7 +136,24 @@ def test_refusals_leave_a_running_container_alone(node: Control, victim: dict[st
             {"secrets": {"environment": "prod", "mount": "shadow"}},
             ["'prod.shadow'", "driver 'local'", "docker volume rm"],
         ),
-        "list": ({"secrets": ["db_password"]}, ["secrets is not a dictionary"]),
+        "neither": ({"secrets": 4711}, ["secrets is neither a dictionary"]),
+        "scopeless": ({"secrets": ["db_password"]}, ["option environment"]),
+        "listless": ({"secrets": [], "environment": "prod"}, ["mount 'prod.victim'", "no secrets"]),
+        "nameless": ({"secrets": ["shared"], "environment": "prod", "name": None}, ["mount", "name"]),
+        "undeclared": ({"secrets": ["shraed"], "environment": "prod"}, ["'shraed'"]),
+        "odd": ({"secrets": [{"source": "shared", "mod": "0400"}], "environment": "prod"}, ["'mod'"]),
+        "both": ({"secrets": SECRETS, "secrets_mount": {"name": "x"}}, ["secrets_mount", "not a list"]),
+        "bare": ({"env_from_secrets": {"A": "shared"}}, ["env_from_secrets", "no secrets"]),
+        "variable": ({"secrets": SECRETS, "env_from_secrets": {"A=B": "shared"}}, ["'A=B'"]),
+        "taken": (
+            {"secrets": SECRETS, "env_from_secrets": {"A": "shared"}, "env": {"A_FILE": "/x"}},
+            ["env has A_FILE already"],
+        ),
+        "absent": ({"secrets": SECRETS, "env_from_secrets": {"A": "shraed"}}, ["'shraed'", "db_password, shared"]),
+        "unlisted": (
+            {"secrets": ["shared"], "environment": "prod", "env_from_secrets": {"A": "db_password"}},
+            ["'db_password'", "the list secrets"],
+        ),
         "missing": ({"secrets": {"environment": "prod"}}, ["mount", "required"]),
         "suboption": ({"secrets": {**SECRETS, "uid": 0}}, ["secrets.uid"]),
         "climbing": ({"secrets": {"environment": "../x", "mount": "db"}}, ["environment name '../x'"]),
@@ -152,6 +169,83 @@ def test_refusals_leave_a_running_container_alone(node: Control, victim: dict[st
         message = outcome.message(name)
         assert all(word in message for word in words), f"{name}: {message}"
     assert identity(node, "victim") == before
+
+
+def test_variables_name_the_files(node: Control) -> None:
+    task = container("named", secrets=SECRETS, env_from_secrets={"PASSWORD": "db_password"}, env={"OTHER": "x"})
+    outcome = node.tasks(task, again(task))
+    assert outcome.rc == 0, outcome.output
+    assert outcome.results["named again"]["changed"] is False
+    printed = node.docker("exec", "named", "sh", "-c", 'echo "$PASSWORD_FILE $OTHER"; wc -c <"$PASSWORD_FILE"').stdout
+    assert printed.split() == ["/run/secrets/db_password", "x", "40"]
+
+
+def test_list_becomes_the_containers_own_mount(node: Control) -> None:
+    listed = ["shared", {"source": "db_password", "target": "db/password", "uid": 7, "mode": "0400"}]
+    task = container(
+        "own",
+        environment="prod",
+        secrets=listed,
+        env_from_secrets={"DB": "db_password"},
+        secrets_mount={"target": "/s"},
+    )
+    foretold = node.tasks(task, arguments=("--check", "--diff"))
+    assert foretold.rc == 0, foretold.output
+    assert foretold.results["own"]["changed"] is True
+    assert "prod.own" not in node.docker("volume", "ls", "--quiet").stdout
+
+    outcome = node.tasks(task, again(task), arguments=("--diff",))
+    assert outcome.rc == 0, outcome.output
+    first, second = outcome.results["own"], outcome.results["own again"]
+    assert [first["changed"], second["changed"]] == [True, False]
+    assert first["secrets_mount"]["action"] == "delivered"
+    assert "prod.own owner container: db/password is db_password version" in first["diff"][0]["after"]
+    assert second["secrets_mount"]["action"] == "unchanged"
+    printed = node.docker("exec", "own", "sh", "-c", "echo $DB_FILE; stat -L -c '%u %a' /s/shared $DB_FILE").stdout
+    assert printed.splitlines() == ["/s/db/password", "0 444", "7 400"]
+
+    # Other files, same place: the running container sees them. Another target of the variable's file: made anew.
+    before = identity(node, "own")
+    fewer = again(task, secrets=listed[1:])
+    moved = {**again(task, secrets=[{**listed[1], "target": "moved"}]), "name": "moved"}
+    outcome = node.tasks(fewer, again(fewer), moved)
+    assert outcome.rc == 0, outcome.output
+    assert [outcome.results[name]["changed"] for name in ("own again", "own again again", "moved")] == [
+        True,
+        False,
+        True,
+    ]
+    assert identity(node, "own") != before
+    assert node.docker("exec", "own", "ls", "/s").stdout.split() == ["moved"]
+
+    gone = {**again(task, state="absent"), "name": "gone"}
+    outcome = node.tasks(gone, {**gone, "name": "gone again"})
+    assert outcome.rc == 0, outcome.output
+    assert outcome.results["gone"]["secrets_mount"]["action"] == "removed"
+    assert [outcome.results[name]["changed"] for name in ("gone", "gone again")] == [True, False]
+    assert "prod.own" not in node.docker("volume", "ls", "--quiet").stdout
+
+
+def test_fewer_files_do_not_make_the_container_anew(node: Control) -> None:
+    task = container("keeps", environment="prod", secrets=["shared", "db_password"])
+    assert node.tasks(task).rc == 0
+    before = identity(node, "keeps")
+    outcome = node.tasks(again(task, secrets=["shared"]))
+    assert outcome.results["keeps again"]["changed"] is True, outcome.output
+    assert identity(node, "keeps") == before
+    assert node.docker("exec", "keeps", "ls", "/run/secrets").stdout.split() == ["shared"]
+    purged = {"environment": "prod", "mounts": [], "purge": True}
+    outcome = node.tasks({"name": "Purge", "hostseal.secrets.mount": purged}, arguments=("--check",))
+    assert "prod.keeps" not in str(outcome.results["Purge"]["mounts"])
+    assert node.tasks(again(task, state="absent")).rc == 0
+
+
+def test_store_of_module_defaults(node: Control) -> None:
+    task = container("elsewhere", environment="prod", secrets=["shared"])
+    nowhere = {"group/hostseal.secrets.hostseal": {"store": "sqlite:////nowhere/store.db"}}
+    outcome = node.tasks(task, module_defaults=nowhere)
+    assert "/nowhere/store.db" in outcome.message("elsewhere")
+    assert node.docker("ps", "--all", "--quiet").stdout == ""
 
 
 def test_async_is_refused(node: Control) -> None:
