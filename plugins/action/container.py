@@ -82,6 +82,11 @@ class ActionModule(Action):
         return dict(outcome.validated_parameters)
 
     def work(self, options: dict[str, Any]) -> Result:
+        if not self._shared_loader_obj.module_loader.find_plugin(DOCKER_CONTAINER):
+            raise HostsealError(
+                "the control node lacks the collection community.docker: 'ansible-galaxy collection install"
+                " community.docker', or add it to the execution environment"
+            )
         given = {key: value for key, value in self._given.items() if key not in OWN_OPTIONS}
         arguments = _apply_action_arg_defaults(DOCKER_CONTAINER, self._task, given, self._templar)
         secrets = _secrets(options, plain(arguments.get("name")))
@@ -129,7 +134,13 @@ class ActionModule(Action):
     def _check_volume(self, volume: str, shown: dict[str, str], arguments: dict[str, Any]) -> None:
         """Refuse before docker_container removes a container that it then can't make anew."""
         connection = {key: value for key, value in arguments.items() if key in CONNECTION_OPTIONS}
-        found = self.run_on_host(DOCKER_VOLUME_INFO, {"name": volume, **connection})
+        try:
+            found = self.run_on_host(DOCKER_VOLUME_INFO, {"name": volume, **connection})
+        except HostsealError as error:
+            raise HostsealError(
+                f"Docker on the host can't be asked for the volume {volume!r}: {error}. Docker and"
+                " python3-requests have to be installed there, and Docker to run. Nothing was changed"
+            ) from None
         if not found["exists"]:
             missing = f"the host has no volume {volume!r}: deliver the mount with hostseal.secrets.mount"
             if not self.check:

@@ -38,7 +38,10 @@ class ActionModule(Action):
             by_name.setdefault(name, [])
         missing = [name for name in names or [] if name not in by_name]
         if missing:
-            raise HostsealError(f"secret {missing[0]!r} is not in environment {environment!r}")
+            raise HostsealError(
+                f"secret {missing[0]!r} is not in environment {environment!r}: check its name, or declare it with"
+                " hostseal.secrets.secret"
+            )
         now = now_ms()
         secrets = [
             _describe(name, found, current.get(name), delivered.get(name, []), now)

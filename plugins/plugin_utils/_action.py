@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import os
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.module_utils.errors import UnsupportedError
+from ansible.module_utils.errors import AnsibleValidationErrorMultiple, UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import HAS_JWCRYPTO
@@ -178,6 +179,20 @@ class Action(ActionBase):
                 found[name] = self._templar.template(value)
         return found
 
+    @staticmethod
+    def _say(errors: AnsibleValidationErrorMultiple) -> str:
+        """The first error. A misspelt option comes before what is missing because of it, with what is like it."""
+        misspelt = next((error for error in errors if isinstance(error, UnsupportedError)), None)
+        if misspelt is None:
+            return str(errors.msg)
+        message = str(misspelt.msg)
+        unknown, _dot, supported = message.partition(". Supported parameters include: ")
+        first = unknown.partition(", ")[0]
+        # Aliases stand in brackets behind an option.
+        names = [name.partition(" ")[0] for name in supported.rstrip(".").split(", ")]
+        alike = difflib.get_close_matches(first.rpartition(".")[2], names, n=1)
+        return f"unsupported option: {unknown}. Is {alike[0]} meant?" if alike else f"unsupported option: {message}"
+
     def _options(self) -> dict[str, Any]:
         arguments = {key: plain(value) for key, value in {**self._variables(), **self._given}.items()}
         hidden = _secret_values(arguments, self.ARGUMENT_SPEC)
@@ -191,9 +206,7 @@ class Action(ActionBase):
         options = {name: option for name, option in self.ARGUMENT_SPEC.items() if not name.startswith("_")}
         outcome = ArgumentSpecValidator(options, **self.CONSTRAINTS).validate(arguments)
         if outcome.error_messages:
-            message = outcome.errors.msg
-            if isinstance(outcome.errors[0], UnsupportedError):
-                message = f"unsupported option: {message}"
+            message = self._say(outcome.errors)
             if any(value and value in message for value in hidden):
                 message = "an option is not valid; the message would show a secret's value and is withheld"
             raise HostsealError(message)

@@ -74,7 +74,7 @@ def _plan(transaction: Transaction, wanted: Sequence[tuple[str, Mount]]) -> list
             raise HostsealError(
                 f"host {missing[0]!r} is not enrolled in environment {name!r}"
                 f"{f' (nor are {len(missing) - 1} more)' if len(missing) > 1 else ''}:"
-                " enrol it with hostseal.secrets.host or the role hostseal.secrets.host_agent"
+                f" enrol it with hostseal_environments: [{name}] and the role hostseal.secrets.host_agent"
             )
         sources = sorted({entry.source for _host, mount in pairs for entry in mount.entries})
         current = transaction.current_versions(name, sources)

@@ -243,7 +243,8 @@ def _check_directory(directory: Path) -> None:
         found = os.stat(directory)
     except FileNotFoundError:
         raise HostsealError(
-            f"key directory {directory} does not exist: make a key with hostseal.secrets.localkey"
+            f"key directory {directory} does not exist: check the option key_path, HOSTSEAL_KEY_PATH and ENC_KEY_PATH, or"
+            " make the first key with hostseal.secrets.localkey"
         ) from None
     except OSError as error:
         raise HostsealError(f"key directory {directory} can't be read: {error.strerror}") from None

@@ -34,7 +34,8 @@ def test_secret(prod: Control) -> None:
         prod,
         [
             (secret("a"), "secret 'a': give exactly one of value, value_base64, value_file, generate"),
-            (secret("a", value="geheim", vlaue="x"), "unsupported option: vlaue"),
+            (secret("a", value="geheim", vlaue="x"), "unsupported option: vlaue. Is value meant?"),
+            (task("", "secret", environment="prod", nmae="a", value="x"), "unsupported option: nmae. Is name meant?"),
             (secret("a", value=5), "a secret's value is of type int, not a string: quote it"),
             (secret("a", value=True), "a secret's value is of type bool, not a string"),
             (secret("a", value=1.5), "a secret's value is of type float, not a string"),
@@ -81,7 +82,10 @@ def test_secret(prod: Control) -> None:
                 task("", "secret", environment="prod", secrets=[{"name": "a", "generate": {}}] * 2),
                 "secret 'a' is declared twice in one task",
             ),
-            (task("", "secret_info", environment="prod", names=["a"]), "secret 'a' is not in environment 'prod'"),
+            (
+                task("", "secret_info", environment="prod", names=["a"]),
+                "secret 'a' is not in environment 'prod': check its name, or declare it",
+            ),
             (task("", "secret_info", environment="prd"), "environment 'prd' is not in store"),
             ({**secret("a", value="x"), "async": 10, "poll": 0}, "does not support async"),
         ],
@@ -202,7 +206,7 @@ def test_seal(prod: Control) -> None:
             (_file(target="/etc/passwd"), "target '/etc/passwd' is absolute"),
             (_file(target="../x"), "target '../x' is not allowed"),
             (_file(target="..data"), "target '..data' is not allowed"),
-            (_file(traget="x"), "unsupported option: mounts.secrets.traget"),
+            (_file(traget="x"), "unsupported option: mounts.secrets.traget. Is target meant?"),
             (
                 _mount(mounts=[{"name": "db", "secrets": [{"source": "a"}, {"source": "a", "target": "a/b"}]}]),
                 "target 'a' would be a file and, for 'a/b', a directory",

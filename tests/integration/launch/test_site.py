@@ -6,10 +6,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.integration.playbook import ControlNode, declare, install, mount
+from tests.release import tarball
+from tests.rig.paths import BUILD, ROOT
 
 from .conftest import SHARED, SITE, Control, Site
 
@@ -169,3 +177,54 @@ def test_delivery_without_become_fails_and_says_so(site: Site) -> None:
         vars={"ansible_user": "deploy", "ansible_remote_tmp": "/tmp/deploy"},
     )
     assert "become" in outcome.message("Deliver") or "ermission" in outcome.message("Deliver")
+
+
+class Installed(ControlNode):
+    """A control node with nothing but what ansible-galaxy put there."""
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "ANSIBLE_COLLECTIONS_PATH": str(self.directory / "collections")}
+
+
+def test_the_tarball_alone_does_the_main_job(site: Site, tmp_path: Path) -> None:
+    node = Installed(tmp_path / "node", site.control.host)
+    built = tarball.build(ROOT, tmp_path / "dist", 0)
+    collections = node.directory / "collections"
+    galaxy = Path(sys.executable).with_name("ansible-galaxy")
+    subprocess.run(
+        [galaxy, "collection", "install", "--offline", "--no-deps", "-p", collections, built],
+        env={**os.environ, **node.environment()},
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    # What Galaxy would bring along.
+    for name in ("docker", "library_inventory_filtering_v1"):
+        here = f"ansible_collections/community/{name}"
+        shutil.copytree(BUILD / "collections" / here, collections / here)
+    # The community package's rule: nothing else may be needed.
+    kept = {"meta", "playbooks", "plugins", "roles"}
+    for path in (collections / "ansible_collections/hostseal/secrets").iterdir():
+        if path.is_dir() and path.name not in kept:
+            shutil.rmtree(path)
+        elif path.name not in kept:
+            path.unlink()
+    container = {
+        "name": "first",
+        "image": "busybox",
+        "command": "sleep 600",
+        "stop_signal": "KILL",
+        "secrets": {"environment": "first", "mount": "db"},
+    }
+    plays = [
+        {"hosts": "localhost", "gather_facts": False, "tasks": declare("first", password="the first value")},
+        {
+            "hosts": "docker_hosts",
+            "gather_facts": False,
+            "tasks": [install("first"), mount(environment="first"), {"hostseal.secrets.container": container}],
+        },
+    ]
+    done = node.run(plays)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert site.control.docker("exec", "first", "cat", "/run/secrets/password").stdout == "the first value"
+    site.control.docker("rm", "-f", "first")
