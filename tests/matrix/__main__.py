@@ -32,7 +32,7 @@ LOGS = BUILD / "matrix" / "logs"
 
 @dataclass(frozen=True)
 class Row:
-    """One run of ARGUMENTS, for pytest or (SANITY: of tests/rig/sanity.sh), with the virtual environment VENV."""
+    """One run of pytest, or of SCRIPT, with ARGUMENTS and the virtual environment VENV."""
 
     name: str
     venv: str
@@ -41,7 +41,8 @@ class Row:
     constraints: str
     arguments: list[str]
     alone: tuple[str, ...] = ()  # packages that come without what they ask for
-    sanity: tuple[str, ...] = ()  # the Pythons of hosts
+    script: str = ""
+    targets: tuple[str, ...] = ()  # for the script: the Pythons of hosts
 
 
 def main() -> int:
@@ -78,7 +79,10 @@ def rows(plan: dict[str, Any]) -> Iterator[Row]:
         skipped = [f"--skip-test={name}" for name in core.get("skip_sanity", [])]
         yield Row(f"{venv} unit", *common, ["-n2", "tests/unit"])
         yield Row(f"{venv} integration", *common, control["integration"])
-        yield Row(f"{venv} sanity", *common, skipped, sanity=tuple(core["targets"]))
+        yield Row(f"{venv} sanity", *common, skipped, script="tests/rig/sanity.sh", targets=tuple(core["targets"]))
+    importer = plan["importer"]
+    packages, name = importer["packages"], "galaxy-importer"
+    yield Row(name, name, importer["python"], packages, importer["constraints"], [], script="tests/rig/importer.sh")
     for python in agent["pythons"]:
         for libraries, versions in agent["libraries"].items():
             name = f"agent-{python}-{libraries}"
@@ -89,7 +93,7 @@ def rows(plan: dict[str, Any]) -> Iterator[Row]:
 
 def run(row: Row) -> str:
     """What came out: "passed: ", "failed: " or "not run: ", and why."""
-    pythons = {version: find_python(version) for version in {row.python, *row.sanity}}
+    pythons = {version: find_python(version) for version in {row.python, *row.targets}}
     missing = sorted(version for version, found in pythons.items() if found is None)
     python = pythons[row.python]
     if missing or python is None:
@@ -101,9 +105,9 @@ def run(row: Row) -> str:
         except subprocess.CalledProcessError:
             return f"failed: its packages can't be had, see {log}"
         variables = {**os.environ, "PATH": f"{venv}/bin:{os.environ['PATH']}"}
-        if row.sanity:
-            targets = " ".join(f"{version}@{pythons[version]}" for version in row.sanity)
-            command = ["tests/rig/sanity.sh", *row.arguments]
+        if row.script:
+            targets = " ".join(f"{version}@{pythons[version]}" for version in row.targets)
+            command = [row.script, *row.arguments]
             variables |= {"HOSTSEAL_VENV": str(venv), "HOSTSEAL_TARGETS": targets}
         else:
             # A short path: sockets are made below it.
