@@ -26,7 +26,7 @@ types() {
     MYPYPATH=$tree mypy -p hostseald || status=1
     MYPYPATH=build/sym mypy "$collection"/plugins/{module_utils,plugin_utils,action,filter} || status=1
     MYPYPATH=$tree:build/sym mypy tests/faults || status=1
-    mypy tests/rig tests/integration/conftest.py tests/integration/vault/conftest.py || status=1
+    mypy tests/rig tests/matrix tests/release tests/integration/conftest.py tests/integration/vault/conftest.py || status=1
     return $status
 }
 
