@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         self.server.proxy.handle(self)
 
-    do_DELETE = do_GET = do_HEAD = do_LIST = do_PATCH = do_POST = do_PUT = do_SCAN = _serve  # noqa: N815
+    do_DELETE = do_GET = do_HEAD = do_LIST = do_PATCH = do_POST = do_PUT = do_SCAN = _serve  # noqa: N815 - so http.server finds them
 
 
 class FaultProxy:

@@ -51,7 +51,7 @@ if [ -n "$packages" ]; then
     # shellcheck disable=SC2086  # one word per package
     say "installing" $packages
     as_root apt-get update -qq
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086  # here too
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >build/apt.log
 fi
 

@@ -35,7 +35,7 @@ PLANTS: dict[str, Callable[[bytes], bytes]] = {
     "JSON": lambda value: json.dumps({"x": value.decode("latin-1")}).encode(),
     "repr": lambda value: repr(value).encode(),
     **{
-        f"{name} behind {shift} bytes": lambda value, shift=shift, encode=encode: encode(b"#" * shift + value + b"tail")  # type: ignore[misc]
+        f"{name} behind {shift} bytes": lambda value, shift=shift, encode=encode: encode(b"#" * shift + value + b"tail")
         for shift in range(7)
         for name, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode))
     },

@@ -379,7 +379,7 @@ def test_mounts_of_a_list_take_the_common_environment() -> None:
     items = [{"name": "db", "secrets": ["a"]}, {"name": "web", "secrets": ["a"], "environment": "staging"}]
     assert [mount.volume for mount in Mount.list_from_options(items, "prod")] == ["prod.db", "staging.web"]
     with pytest.raises(HostsealError, match="a mount is 'db'"):
-        Mount.list_from_options(["db"], "prod")  # type: ignore[list-item]
+        Mount.list_from_options(["db"], "prod")
     with pytest.raises(HostsealError, match="environment name is missing"):
         Mount.list_from_options([{"name": "db", "secrets": ["a"]}], None)
 

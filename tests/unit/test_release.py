@@ -82,7 +82,7 @@ def test_only_what_a_collection_consists_of(built: Path) -> None:
 
 def test_checksums_match(built: Path) -> None:
     with tarfile.open(built) as archive:
-        content = {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}  # type: ignore[union-attr]
+        content = {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}
     manifest, listing = json.loads(content.pop("MANIFEST.json")), content.pop("FILES.json")
     assert manifest["file_manifest_file"]["chksum_sha256"] == hashlib.sha256(listing).hexdigest()
     listed = {entry["name"]: entry["chksum_sha256"] for entry in json.loads(listing)["files"]}

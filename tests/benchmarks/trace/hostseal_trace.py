@@ -67,7 +67,7 @@ for _name in ("encrypt", "decrypt", "fingerprint", "sign"):
 _traced(LocalKey, "verification_keys", lambda _backend: {"event": "backend", "call": "verification_keys", "items": 1})
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]
+class CallbackModule(CallbackBase):
     """Writes down how long each task took, and what became of it."""
 
     CALLBACK_VERSION = 2.0

@@ -44,7 +44,7 @@ def test_search_finds_a_planted_copy(tmp_path: Path, form: str, before: int) -> 
     (tmp_path / "other").write_bytes(b"x" * 1000)
     result = _search(tmp_path, value)
     assert result["files"] == 2
-    assert [path for path, _form in result["found"]] == [str(tmp_path / "deep/file")]  # type: ignore[attr-defined]
+    assert [path for path, _form in result["found"]] == [str(tmp_path / "deep/file")]
 
 
 def test_search_finds_nothing_where_nothing_is(tmp_path: Path) -> None:

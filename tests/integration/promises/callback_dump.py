@@ -19,7 +19,7 @@ description: For tests.
 """
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]
+class CallbackModule(CallbackBase):
     """Every result of every task and loop item."""
 
     CALLBACK_VERSION = 2.0
@@ -34,7 +34,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_runner_on_ok(self, result: Any) -> None:
         self._dump("ok", result)
 
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: ARG002
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: ARG002 - passed by name
         self._dump("failed", result)
 
     def v2_runner_on_skipped(self, result: Any) -> None:

@@ -90,7 +90,7 @@ def test_from_place_to_place(site: Site, bao: OpenBao) -> None:
     begun, values, hosts = site.stored.record(), site.stored.values(), site.stored.hosts()
     before = untouched(site.stored)
     variables = {**site.variables(), "VAULT_TOKEN": bao.root_token}
-    run = site.control.tasks(*tasks, {**environment("again", **steps[-1])}, variables=variables)  # type: ignore[arg-type]
+    run = site.control.tasks(*tasks, {**environment("again", **steps[-1])}, variables=variables)
     kids = [begun.signing_kid]
     for number in range(len(steps)):
         assert run.changed(f"to {number}") == 1
@@ -128,7 +128,7 @@ def test_what_is_refused_changes_nothing(site: Site) -> None:
             for number, bad in enumerate(BAD_MOUNTS)
         ),
     ]
-    run = site.control.tasks(*tasks, variables=site.variables(), fails=True)  # type: ignore[arg-type]
+    run = site.control.tasks(*tasks, variables=site.variables(), fails=True)
     message = run.message("without migrate")
     assert "under localkey key 'prod'" in message
     assert f"the task says vault key 'prod' at {site.transit.mount}" in message
@@ -149,7 +149,7 @@ def test_what_is_refused_changes_nothing(site: Site) -> None:
     for kind, refused in (("writer", "decrypt"), ("deployer", "encrypt")):
         run = site.control.tasks(
             environment("may not", **site.vault()),
-            variables=site.variables(kind),  # type: ignore[arg-type]
+            variables=site.variables(kind),
             fails=True,
         )
         path = "keys/prod-sign" if kind == "writer" else f"{refused}/prod"
@@ -166,7 +166,7 @@ def test_retirement_waits_for_every_host(site: Site) -> None:
         environment("third", **LOCAL, key="third"),
         environment("third checked", keywords={"check_mode": True}, **LOCAL, key="third"),
         environment("plain", **other, migrate=False),
-        variables=site.variables(),  # type: ignore[arg-type]
+        variables=site.variables(),
         fails=True,
     )
     first, old = run.result("first"), site.stored.record()
@@ -188,7 +188,7 @@ def test_retirement_waits_for_every_host(site: Site) -> None:
         environment("again", **other),
         # The host has all but the last set, which the one that it has vouches for.
         environment("third", **LOCAL, key="third"),
-        variables=site.variables("deployer"),  # type: ignore[arg-type]
+        variables=site.variables("deployer"),
     )
     assert [run.changed(name) for name in ("checked", "retire", "again", "third")] == [1, 1, 0, 1]
     assert run.result("retire")["environment"]["retiring_kids"] == []
@@ -211,7 +211,7 @@ def test_an_edited_row_stops_the_way_back(site: Site) -> None:
     damaged(site)
     whole = site.stored.whole()
     back = environment("back", force=True, **LOCAL)
-    run = site.control.tasks(back, variables=site.variables("deployer"), fails=True)  # type: ignore[arg-type]
+    run = site.control.tasks(back, variables=site.variables("deployer"), fails=True)
     assert "secret 'b' version 1 of environment 'prod'" in run.message("back")
     assert "the row was edited or moved" in run.message("back")
     assert site.stored.whole() == whole
@@ -269,7 +269,7 @@ def test_a_killed_run_and_others_beside_the_next(site: Site, bao: OpenBao) -> No
         for path in ("/decrypt/", "/sign/"):
             rule = proxy.add(Rule(path=path, delay=30))
             with running(site.control, going, **proxied) as process:
-                kill_when(process, lambda rule=rule: rule.used > 0)  # type: ignore[misc]
+                kill_when(process, lambda rule=rule: rule.used > 0)
             assert site.stored.whole() == whole
         lost = proxy.add(Rule(path="/sign/", status=500, count=None))
         run = site.control.tasks(going, variables={**proxied, "VAULT_RETRIES": "0"}, fails=True)
@@ -285,11 +285,11 @@ def test_a_killed_run_and_others_beside_the_next(site: Site, bao: OpenBao) -> No
             run = site.control.tasks(
                 task("declare", "secret", environment="prod", name="d", value="four"),
                 task("seal", "seal", environment="prod", hosts=["db1"], mounts=mounts),
-                variables=site.variables(),  # type: ignore[arg-type]
+                variables=site.variables(),
             )
             assert process.wait(60) == 0
     assert (run.changed("declare"), run.changed("seal")) == (1, 1)
     assert site.stored.record().backend == "vault"
     assert site.stored.values() == {**values, ("d", 1): b"four"}
-    again = site.control.tasks(going, variables=site.variables())  # type: ignore[arg-type]
+    again = site.control.tasks(going, variables=site.variables())
     assert again.changed("going") == 0

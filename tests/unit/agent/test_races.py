@@ -86,7 +86,7 @@ def test_containers_come_and_go_while_envelopes_arrive_and_the_agent_is_killed(
         except BaseException as error:
             troubles.append(error)
 
-    def retried(call):  # type: ignore[no-untyped-def] # as Docker does when the plugin breaks off
+    def retried(call):  # as Docker does when the plugin breaks off
         while True:
             try:
                 return call()

@@ -19,7 +19,7 @@ description: For tests.
 """
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]
+class CallbackModule(CallbackBase):
     """Results of tasks, and of the items of loops."""
 
     CALLBACK_VERSION = 2.0
@@ -40,7 +40,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_runner_on_ok(self, result: Any) -> None:
         self._write(result)
 
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: ARG002
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: ARG002 - passed by name
         self._write(result, failed=True)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
