@@ -16,7 +16,7 @@ from typing import Any
 from tests.rig.host import ThrowawayHost, inventory_text
 from tests.rig.paths import BUILD
 
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 900
 
 
 @dataclass(frozen=True)

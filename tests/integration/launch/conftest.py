@@ -90,7 +90,7 @@ class Control:
             playbook = str(path)
         command = [str(Path(sys.executable).with_name("ansible-playbook")), playbook, *arguments]
         variables = {**os.environ, **self.environment(), "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=900, check=False)
         return _outcome(done)
 
     def tasks(self, *tasks: dict[str, Any], arguments: tuple[str, ...] = (), **play: Any) -> Outcome:

@@ -186,8 +186,8 @@ class Installed(ControlNode):
         return {**super().environment(), "ANSIBLE_COLLECTIONS_PATH": str(self.directory / "collections")}
 
 
-def test_the_tarball_alone_does_the_main_job(site: Site, tmp_path: Path) -> None:
-    node = Installed(tmp_path / "node", site.control.host)
+def test_the_tarball_alone_does_the_main_job(control: Control, tmp_path: Path) -> None:
+    node = Installed(tmp_path / "node", control.host)
     built = tarball.build(ROOT, tmp_path / "dist", 0)
     collections = node.directory / "collections"
     galaxy = Path(sys.executable).with_name("ansible-galaxy")
@@ -226,5 +226,5 @@ def test_the_tarball_alone_does_the_main_job(site: Site, tmp_path: Path) -> None
     ]
     done = node.run(plays)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert site.control.docker("exec", "first", "cat", "/run/secrets/password").stdout == "the first value"
-    site.control.docker("rm", "-f", "first")
+    assert control.docker("exec", "first", "cat", "/run/secrets/password").stdout == "the first value"
+    control.docker("rm", "-f", "first")
