@@ -44,7 +44,7 @@ extends_documentation_fragment:
   - hostseal.secrets.store
   - hostseal.secrets.backend
   - hostseal.secrets.attributes
-  - hostseal.secrets.attributes.control_node
+  - hostseal.secrets.attributes.full
 attributes:
   idempotent:
     support: full

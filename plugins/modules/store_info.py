@@ -17,7 +17,7 @@ author:
 extends_documentation_fragment:
   - hostseal.secrets.store
   - hostseal.secrets.attributes
-  - hostseal.secrets.attributes.control_node
+  - hostseal.secrets.attributes.full
 attributes:
   diff_mode:
     support: none
