@@ -41,6 +41,8 @@ lint: setup ## Everything that reads the code: style, types, documentation, ansi
 docs: setup ## The documentation site, in build/docs/html
 	rm -rf build/docs/source && mkdir -p -m 755 build/docs/source/reference
 	cp -r docs/*.md docs/images build/docs/source
+	@# What is not among the pages is in the repository.
+	sed -i 's,](\.\./,](https://github.com/hostseal/hostseal.secrets/blob/main/,' build/docs/source/*.md
 	antsibull-docs collection --fail-on-error --use-current --squash-hierarchy \
 		--dest-dir build/docs/source/reference hostseal.secrets
 	@# The theme has tables of contents at the side, and puts an error into pages that bring their own.

@@ -16,6 +16,7 @@ from .conftest import BEFORE, Reader
 ORDER = [
     "docs/tutorial-localkey.md",
     "README.md",
+    "docs/launch.md",
     "docs/operations.md",
     "docs/migrate-ansible-vault.md",
     "docs/migrate-swarm.md",
