@@ -325,6 +325,8 @@ class PostgreSQL(DatabaseServer):
     def _add_users(self) -> None:
         for user in (USER, READER):
             self.execute(f"CREATE USER {user} PASSWORD '{PASSWORD}'")
+        # Tests add tables as the administrator; a dump is USER's.
+        self.execute(f"GRANT pg_read_all_data TO {USER}")
 
     def new_database(self) -> str:
         name = f"t{os.getpid()}_{next(_numbers)}"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -135,7 +136,7 @@ def _environment(name: str) -> _store.Environment:
 def test_unknown_environment_is_named_with_those_there_are(prod: Place) -> None:
     with prod.store() as store, store.transaction() as transaction:
         assert transaction.find_environment("prd") is None
-        with pytest.raises(HostsealError, match=f"environment 'prd' is not in store {prod.label} \\(there: prod\\)"):
+        with pytest.raises(HostsealError, match=re.escape(f"'prd' is not in store {prod.label} (there: prod)")):
             transaction.environment("prd")
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,17 +15,12 @@ from tests.integration.stores.places import ServerPlace
 from tests.rig.databases import ENGINES, MariaDB, PostgreSQL, running
 from tests.unit.conftest import _no_implicit_places, empty_home, prod  # noqa: F401
 
+_MORE = {"test_declaring.py", "test_migrating.py", "test_revoking.py", "test_sealing.py"}
+
 
 @pytest.fixture(scope="session", params=list(ENGINES))
 def server(request: pytest.FixtureRequest) -> Iterator[MariaDB | PostgreSQL]:
-    """A server for the whole session. Not for tests that kill it: `fresh_server`."""
-    with running(request.param) as started:
-        yield started
-
-
-@pytest.fixture(params=list(ENGINES))
-def fresh_server(request: pytest.FixtureRequest) -> Iterator[MariaDB | PostgreSQL]:
-    """A server that the test has for itself."""
+    """A server for the whole session. Who ends it starts it again."""
     with running(request.param) as started:
         yield started
 
@@ -36,10 +32,17 @@ def place(server: MariaDB | PostgreSQL, tmp_path: Path) -> ServerPlace:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
-    """Of the unit tests that are repeated here, those without a store say nothing new."""
+    """Of the unit tests that are repeated here, those without a store say nothing new.
+
+    Those that go through the store's own functions are repeated with STORES=all; else the store's own are.
+    """
     here = Path(__file__).parent
+    more = set() if os.environ.get("STORES") == "all" else _MORE
     others = [
-        item for item in items if item.path.parent == here and not {"server", "fresh_server"} & {*item.fixturenames}
+        item
+        for item in items
+        if item.path.parent == here and (item.path.name in more or "server" not in getattr(item, "fixturenames", ()))
     ]
-    config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item not in others]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
