@@ -151,6 +151,10 @@ class DatabaseServer:
             raise RigError(f"{command[0]}: {done.stderr.decode(errors='replace')[-2000:]}")
         return done.stdout
 
+    def login(self) -> list[str]:
+        """Arguments that bring the server's tools to it, as USER."""
+        raise NotImplementedError
+
     def environment(self) -> dict[str, str]:
         """What lets the server's tools in, as USER."""
         raise NotImplementedError
@@ -261,15 +265,11 @@ class MariaDB(DatabaseServer):
     def environment(self) -> dict[str, str]:
         return {"MYSQL_PWD": PASSWORD}
 
-    def _login(self) -> list[str]:
+    def login(self) -> list[str]:
         return ["-h", "localhost", "--protocol=tcp", f"-P{self.port}", f"-u{USER}", f"--ssl-ca={self.ca_cert}"]
 
     def _dump_command(self, database: str) -> list[str]:
-        return ["mariadb-dump", *self._login(), "--single-transaction", "--triggers", database]
-
-    def restore(self, database: str, dump: bytes) -> None:
-        """Into an empty database."""
-        self.tool(["mariadb", *self._login(), database], dump)
+        return ["mariadb-dump", *self.login(), "--single-transaction", "--triggers", database]
 
     def _stop_signal(self) -> int:
         return signal.SIGTERM
@@ -344,15 +344,11 @@ class PostgreSQL(DatabaseServer):
     def environment(self) -> dict[str, str]:
         return {"PGPASSWORD": PASSWORD, "PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(self.ca_cert)}
 
-    def _login(self) -> list[str]:
+    def login(self) -> list[str]:
         return ["-h", "localhost", f"-p{self.port}", f"-U{USER}"]
 
     def _dump_command(self, database: str) -> list[str]:
-        return ["pg_dump", *self._login(), "--no-owner", "--no-privileges", database]
-
-    def restore(self, database: str, dump: bytes) -> None:
-        """Into an empty database."""
-        self.tool(["psql", *self._login(), "-qX", "-v", "ON_ERROR_STOP=1", "--single-transaction", database], dump)
+        return ["pg_dump", *self.login(), "--no-owner", "--no-privileges", database]
 
     def _stop_signal(self) -> int:
         # A fast shutdown.
