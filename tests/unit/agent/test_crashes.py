@@ -199,34 +199,31 @@ def test_deliver_while_live(stage: Stage) -> None:
 
 
 def test_deliver_several_at_once(stage: Stage, bare: RunningAgent) -> None:
-    names = ["db", "web", "idle"]
-    old = {f"prod.{name}": stage.prod.envelope(name, OLD) for name in names}
-    new = {f"prod.{name}": stage.prod.envelope(name, NEW) for name in names}
-    live = [f"prod.{name}" for name in names[:2]]
+    volumes = ["prod.db", "prod.web"]
+    before, after = {"key": b"old"}, {"key": b"new"}
+    old = {volume: stage.prod.envelope(volume[5:], before) for volume in volumes}
+    new = {volume: stage.prod.envelope(volume[5:], after) for volume in volumes}
     stage.old = old["prod.db"]
 
     def prepare(agent: Agent) -> None:
         agent.deliver(old)
-        for volume in live:
+        for volume in volumes:
             agent.mount(volume, USER)
 
-    mixed = set()
+    outcomes = set()
     for step in stage.crashes(prepare, lambda agent: agent.deliver(new)):
         mounts = stage.do(lambda agent: agent.status(docker=False))["mounts"]
-        assert [mount["volume"] for mount in mounts if mount["valid"]] == sorted(new), step
-        for mount in mounts:
-            text = (bare.state / "mounts" / mount["volume"]).read_text()
-            assert text in (old[mount["volume"]], new[mount["volume"]]), step
-            if mount["volume"] in live:
-                assert stage.seen(mount["volume"]) == (OLD if text == old[mount["volume"]] else NEW), step
-        mixed.add(tuple(stage.seen(volume)["key"] for volume in live))
-        outcomes = stage.do(lambda agent: agent.deliver(new))
-        assert [outcomes[volume]["live"] for volume in new] == [True, True, False]
-        assert all(stage.seen(volume) == NEW for volume in live)
-        for volume in live:
-            stage.do(lambda agent, volume=volume: agent.unmount(volume, USER))
-            assert not (bare.volumes / volume).exists()
-    assert {(b"old", b"old"), (b"new", b"new")} <= mixed
+        assert [mount["volume"] for mount in mounts if mount["valid"]] == volumes, step
+        for volume in volumes:
+            text = (bare.state / "mounts" / volume).read_text()
+            assert text in (old[volume], new[volume]), step
+            assert stage.seen(volume) == (before if text == old[volume] else after), step
+        outcomes.add(tuple(stage.seen(volume)["key"] for volume in volumes))
+        assert all(receipt["live"] for receipt in stage.do(lambda agent: agent.deliver(new)).values())
+        assert [stage.seen(volume) for volume in volumes] == [after, after]
+        stage.do(lambda agent: [agent.unmount(volume, USER) for volume in volumes])
+        assert not any((bare.volumes / volume).exists() for volume in volumes)
+    assert {(b"old", b"old"), (b"new", b"new")} <= outcomes
 
 
 def test_mount(stage: Stage) -> None:
