@@ -68,7 +68,7 @@ def _written(path: str, data: bytes, mode: int = 0o600) -> io.FileIO:
     try:
         rest = memoryview(data)
         while rest:
-            rest = rest[file.write(rest) :]
+            rest = rest[os.write(file.fileno(), rest) :]
         if mode != 0o600:
             os.fchmod(file.fileno(), mode)  # whatever the umask says
     except OSError:
