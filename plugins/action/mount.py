@@ -334,12 +334,17 @@ def _after(one: Mount, plan: Plan | None) -> str:
         }
         for entry, number in zip(one.entries, numbers)
     ]
-    return _lines(one.volume, secrets, {"owner": one.options.owner})
+    token = one.token.as_dict() if one.token else None
+    return _lines(one.volume, secrets, {"owner": one.options.owner, "vault_token": token})
 
 
 def _lines(volume: str, secrets: Sequence[dict[str, Any]], mount: dict[str, Any]) -> str:
+    files = [(secret, f"{secret['name']} version {secret['version']}") for secret in secrets]
+    token = mount.get("vault_token")
+    if token:
+        files.append((token, f"a Vault token of role {token['role']}, wrapped for {token['wrap_ttl']} s"))
     return "".join(
-        f"{volume} owner {mount['owner']}: {secret['target']} is {secret['name']} version {secret['version']},"
-        f" uid {secret['uid']}, gid {secret['gid']}, mode {secret['mode']}\n"
-        for secret in secrets
+        f"{volume} owner {mount['owner']}: {file['target']} is {what},"
+        f" uid {file['uid']}, gid {file['gid']}, mode {file['mode']}\n"
+        for file, what in files
     )

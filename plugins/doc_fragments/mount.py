@@ -15,13 +15,26 @@ options:
     elements: dict
     suboptions:
       source:
-        description: Name of the secret.
+        description: Name of the secret. An item has this or C(vault_token).
         type: str
-        required: true
+      vault_token:
+        description:
+          - In the place of a secret, a Vault token of its own for each starting container, response-wrapped. At most
+            one item of a mount is of this kind, and the container is the only user of the mount.
+          - What it may do is set up with M(hostseal.secrets.vault_bridge).
+        type: dict
+        suboptions:
+          role:
+            description: Name of the role in the environment.
+            type: str
+            required: true
+          wrap_ttl:
+            description: How long the application has to unwrap it, V(5s) to V(1h). V(60s) by default.
+            type: str
       target:
         description:
           - File name below C(/run/secrets). It may have directories.
-          - By default the secret's name.
+          - By default the secret's name, or V(vault-token).
         type: str
       uid:
         description: Numeric owner of the file. By default 0.
@@ -76,6 +89,28 @@ options:
       - V(wipe) needs C(expires_after), and does not go with C(on_remove=keep).
     type: str
     choices: [keep, wipe]
+  match:
+    description:
+      - Which containers may use the mount. Others are refused at their start.
+      - Whoever may talk to Docker on the host can give a container any label, and tag any image.
+    type: dict
+    suboptions:
+      image:
+        description:
+          - The image as the container was started with, V(:latest) where it has no tag, or its ID.
+          - When the tag has since been given to another image, no start is accepted.
+        type: str
+      labels:
+        description: Labels that the container has, with their values as strings.
+        type: dict
+  while_booting:
+    description:
+      - What happens to a mount with a C(vault_token) or C(match) while Docker itself is starting, after a reboot for
+        example, and can't be asked yet which container this is for.
+      - V(refuse) makes the container's start fail. V(wait) lets it start with an empty mount, whose files are there
+        as soon as Docker has answered. V(refuse) by default.
+    type: str
+    choices: [refuse, wait]
 """
 
     # The same for the items of a list: ansible-test reads literals only.
@@ -100,13 +135,26 @@ options:
         elements: dict
         suboptions:
           source:
-            description: Name of the secret.
+            description: Name of the secret. An item has this or C(vault_token).
             type: str
-            required: true
+          vault_token:
+            description:
+              - In the place of a secret, a Vault token of its own for each starting container, response-wrapped. At most
+                one item of a mount is of this kind, and the container is the only user of the mount.
+              - What it may do is set up with M(hostseal.secrets.vault_bridge).
+            type: dict
+            suboptions:
+              role:
+                description: Name of the role in the environment.
+                type: str
+                required: true
+              wrap_ttl:
+                description: How long the application has to unwrap it, V(5s) to V(1h). V(60s) by default.
+                type: str
           target:
             description:
               - File name below C(/run/secrets). It may have directories.
-              - By default the secret's name.
+              - By default the secret's name, or V(vault-token).
             type: str
           uid:
             description: Numeric owner of the file. By default 0.
@@ -161,4 +209,26 @@ options:
           - V(wipe) needs C(expires_after), and does not go with C(on_remove=keep).
         type: str
         choices: [keep, wipe]
+      match:
+        description:
+          - Which containers may use the mount. Others are refused at their start.
+          - Whoever may talk to Docker on the host can give a container any label, and tag any image.
+        type: dict
+        suboptions:
+          image:
+            description:
+              - The image as the container was started with, V(:latest) where it has no tag, or its ID.
+              - When the tag has since been given to another image, no start is accepted.
+            type: str
+          labels:
+            description: Labels that the container has, with their values as strings.
+            type: dict
+      while_booting:
+        description:
+          - What happens to a mount with a C(vault_token) or C(match) while Docker itself is starting, after a reboot for
+            example, and can't be asked yet which container this is for.
+          - V(refuse) makes the container's start fail. V(wait) lets it start with an empty mount, whose files are there
+            as soon as Docker has answered. V(refuse) by default.
+        type: str
+        choices: [refuse, wait]
 """

@@ -46,6 +46,7 @@ from ._model import (
     HostsealError,
     Mount,
     Options,
+    Token,
     check_id,
     check_mode,
     check_name,
@@ -118,6 +119,8 @@ class Statement:
     options: Options
     secrets: tuple[SecretRef, ...]
     jwe_sha256: str
+    # A Vault token that each starting container gets; the ciphertext has nothing of it.
+    vault_token: Token | None = None
 
     @property
     def volume(self) -> str:
@@ -147,8 +150,14 @@ def state_digest(mount: Mount, host: str, version_ids: Sequence[str], host_kid: 
         ),
         "host_kid": host_kid,
         "signing_kid": signing_kid,
+        **_token_member(mount),
     }
     return hashlib.sha256(canonical(state)).hexdigest()
+
+
+def _token_member(mount: Mount) -> dict[str, Any]:
+    """Nothing where there is none: hosts whose agent is older take what has no token, and digests stay what they are."""
+    return {"vault_token": mount.token.as_dict()} if mount.token else {}
 
 
 def new_host_key() -> JWK:
@@ -318,6 +327,7 @@ def encrypt(
             for entry, (number, _id, _value) in zip(mount.entries, versions)
         ],
         "jwe_sha256": _sha256(jwe),
+        **_token_member(mount),
     }
     return Draft(signing_input(STATEMENT, signing_kid, statement), jwe)
 
@@ -459,17 +469,18 @@ def _statement(payload: dict[str, Any]) -> Statement:
         raise EnvelopeError(
             f"it has format {shorten(payload.get('format'))}, this side knows {FORMAT}: upgrade the older one"
         )
-    if set(payload) != known:
+    if set(payload) != known and set(payload) != known - {"vault_token"}:
         raise EnvelopeError("the statement has other members than expected")
     digests = (payload["state_digest"], payload["jwe_sha256"])
     if not all(isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests):
         raise EnvelopeError("a digest of the statement is malformed")
     if not isinstance(payload["options"], dict) or not isinstance(payload["secrets"], list):
         raise EnvelopeError("the statement is malformed")
-    if not 1 <= len(payload["secrets"]) <= MAX_MOUNT_FILES:
+    secrets = tuple(_secret_ref(secret) for secret in payload["secrets"][: MAX_MOUNT_FILES + 1])
+    tokens = [_token(payload["vault_token"])] if "vault_token" in payload else []
+    if not 1 <= len(secrets) + len(tokens) <= MAX_MOUNT_FILES:
         raise EnvelopeError(f"the statement does not have 1 to {MAX_MOUNT_FILES} secrets")
-    secrets = tuple(_secret_ref(secret) for secret in payload["secrets"])
-    check_targets(secret.target for secret in secrets)
+    check_targets([*(secret.target for secret in secrets), *(token.target for token in tokens)])
     return Statement(
         environment=check_name("environment", payload["environment"]),
         host=check_name("host", payload["host"]),
@@ -480,6 +491,7 @@ def _statement(payload: dict[str, Any]) -> Statement:
         options=Options.from_options(payload["options"]),
         secrets=secrets,
         jwe_sha256=digests[1],
+        vault_token=tokens[0] if tokens else None,
     )
 
 
@@ -494,6 +506,12 @@ def _secret_ref(payload: object) -> SecretRef:
         gid=check_id("gid", payload["gid"]),
         mode=check_mode(payload["mode"]),
     )
+
+
+def _token(payload: object) -> Token:
+    if not isinstance(payload, dict) or set(payload) != set(Token.__dataclass_fields__):
+        raise EnvelopeError("the vault_token of the statement is malformed")
+    return Token.from_dict(payload)
 
 
 def _files(payload: dict[str, Any], refs: Iterable[SecretRef]) -> list[File]:

@@ -26,6 +26,10 @@ MAX_ID = 2**32 - 2
 CHANGE_MODES = ("noop", "signal", "restart")
 ON_REMOVE = ("wipe", "keep")
 ON_EXPIRY = ("keep", "wipe")
+WHILE_BOOTING = ("refuse", "wait")
+# Below, a container that starts slowly would find its wrapped token expired; above, a stolen one lives too long.
+MIN_WRAP_TTL, MAX_WRAP_TTL = 5, 3600
+MAX_LABELS = 64
 
 _NAMES = {
     # An environment and a mount together are a Docker volume name and a file name: 63 + 1 + 128 < 255.
@@ -35,6 +39,8 @@ _NAMES = {
     "key": (re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*"), 63, "letters, digits, '_' and '-'"),
     "host": (re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*"), 253, "letters, digits and '_.:@-'"),
     "owner": (re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*"), 128, "letters, digits, '_', '.' and '-'"),
+    # Vault keeps the names of policies and roles in lower case: two that differ by that alone would be one there.
+    "role": (re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?"), 63, "lower case letters, digits, '_' and '-' in between"),
 }
 _ENGINE = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 # A hundred years: times in milliseconds stay far below what JSON numbers and databases hold.
@@ -47,7 +53,7 @@ class HostsealError(Exception):
 
 
 def check_name(kind: str, value: object) -> str:
-    """Return VALUE when it is a good name of KIND (environment, mount, secret, key, host or owner).
+    """Return VALUE when it is a good name of KIND (environment, mount, secret, key, host, owner or role).
 
     The name is what a person typed, so it is quoted in the error, shortened.
     """
@@ -99,6 +105,17 @@ def split_volume(name: str) -> tuple[str, str]:
     if not dot:
         raise HostsealError(f"volume name {shorten(name)} is not ENVIRONMENT.MOUNT")
     return check_name("environment", environment), check_name("mount", mount)
+
+
+def token_role(environment: object, role: object) -> str:
+    """The token role of Vault that a mount's role is, of its policy too: an environment has no dot, so it is unique."""
+    name = f"{check_name('environment', environment)}.{check_name('role', role)}"
+    if name != name.lower():
+        raise HostsealError(
+            f"environment {shorten(environment)} can have no tokens: Vault keeps the names of policies in lower case, so"
+            f" that it would share them with environment {str(environment).lower()!r}"
+        )
+    return name
 
 
 def check_target(value: object) -> str:
@@ -239,6 +256,106 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Token:
+    """The file of a mount in which each starting container finds a wrapped Vault token of its own. Times in seconds."""
+
+    role: str
+    target: str
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+    wrap_ttl: int = 60
+
+    def as_dict(self) -> dict[str, Any]:
+        """The token as it stands in the statement of an envelope."""
+        return {**vars(self), "mode": mode_text(self.mode)}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> Token:
+        """From what a playbook says: a dict with vault_token and where the file is to be."""
+        given = {key: value for key, value in options.items() if value is not None}
+        unknown = sorted(set(given) - {"vault_token", "target", "uid", "gid", "mode"}, key=str)
+        if unknown:
+            raise HostsealError(f"a vault_token of a mount has the option {shorten(unknown[0])}, which is not for it")
+        wanted = given["vault_token"]
+        if not isinstance(wanted, Mapping):
+            raise HostsealError(f"vault_token {shorten(wanted)} is not a dictionary with a role")
+        rest = {key: value for key, value in wanted.items() if value is not None}
+        unknown = sorted(set(rest) - {"role", "wrap_ttl"}, key=str)
+        if unknown:
+            raise HostsealError(f"vault_token has the unknown option {shorten(unknown[0])}")
+        return cls.from_dict({"target": "vault-token", **given, **rest})
+
+    @classmethod
+    def from_dict(cls, members: Mapping[str, object]) -> Token:
+        """From the members of a statement; what is missing takes its default."""
+        role = check_name("role", members.get("role"))
+        try:
+            wrap_ttl = check_duration("wrap_ttl", members.get("wrap_ttl", 60))
+            if not MIN_WRAP_TTL <= wrap_ttl <= MAX_WRAP_TTL:
+                raise HostsealError(f"wrap_ttl {wrap_ttl} s is outside {MIN_WRAP_TTL} s to {MAX_WRAP_TTL} s")
+            return cls(
+                role=role,
+                target=check_target(members.get("target")),
+                uid=check_id("uid", members.get("uid", 0)),
+                gid=check_id("gid", members.get("gid", 0)),
+                mode=check_mode(members.get("mode", "0444")),
+                wrap_ttl=wrap_ttl,
+            )
+        except HostsealError as error:
+            raise HostsealError(f"vault_token of role {shorten(role)}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which containers may use a mount: those of an image, with labels."""
+
+    image: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The match as it stands in the statement of an envelope."""
+        return {"image": self.image, "labels": dict(self.labels)}
+
+    @classmethod
+    def from_options(cls, options: object) -> Match:
+        """From what a playbook or a statement says."""
+        if not isinstance(options, Mapping):
+            raise HostsealError(f"match {shorten(options)} is not a dictionary with image and labels")
+        given = {key: value for key, value in options.items() if value is not None}
+        unknown = sorted(set(given) - {"image", "labels"}, key=str)
+        if unknown:
+            raise HostsealError(f"match has the unknown option {shorten(unknown[0])}")
+        image, labels = given.get("image"), given.get("labels", {})
+        if image is not None and (not isinstance(image, str) or not re.fullmatch(r"[\w./:@-]{1,512}", image, re.ASCII)):
+            raise HostsealError(f"match: image {shorten(image)} is not the name of an image")
+        if not isinstance(labels, Mapping) or len(labels) > MAX_LABELS:
+            raise HostsealError(f"match: labels are not a dictionary of at most {MAX_LABELS}")
+        for label, value in labels.items():
+            if not isinstance(label, str) or not 1 <= len(label) <= 255:
+                raise HostsealError(f"match: label {shorten(label)} is not a label's name")
+            if not isinstance(value, str) or len(value) > 4096:
+                raise HostsealError(f"match: label {shorten(label)} has a value that is not a string: quote it")
+        if image is None and not labels:
+            raise HostsealError("match says neither image nor labels")
+        return cls(image, tuple(sorted((str(label), str(value)) for label, value in labels.items())))
+
+    def refusal(self, image: str, image_id: str, labels: Mapping[str, str]) -> str | None:
+        """Why a container may not use the mount, or None. IMAGE, IMAGE_ID and LABELS are as Docker lists them."""
+        if self.image is not None and self.image != image_id and _tagged(self.image) != _tagged(image):
+            return f"its image is {shorten(image)}, not {shorten(self.image)}"
+        for label, value in self.labels:
+            if labels.get(label) != value:
+                return f"its label {shorten(label)} is not {shorten(value)}"
+        return None
+
+
+def _tagged(image: str) -> str:
+    """IMAGE with the tag that Docker takes where none is given."""
+    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
+
+
+@dataclass(frozen=True)
 class Options:
     """What to do with a mount beside showing its files. Times in seconds."""
 
@@ -249,6 +366,8 @@ class Options:
     owner: str = "default"
     expires_after: int = 0
     on_expiry: str = "keep"
+    match: Match | None = None
+    while_booting: str = "refuse"
 
     def as_dict(self) -> dict[str, Any]:
         """The options as they stand in the statement of an envelope.
@@ -258,6 +377,12 @@ class Options:
         options = dict(vars(self))
         if self.on_expiry == "keep":
             del options["on_expiry"]
+        if self.while_booting == "refuse":
+            del options["while_booting"]
+        if self.match is None:
+            del options["match"]
+        else:
+            options["match"] = self.match.as_dict()
         return options
 
     @classmethod
@@ -275,6 +400,8 @@ class Options:
             owner=check_name("owner", given.get("owner", "default")),
             expires_after=check_duration("expires_after", given.get("expires_after", 0)),
             on_expiry=check_choice("on_expiry", given.get("on_expiry", "keep"), ON_EXPIRY),
+            match=Match.from_options(given["match"]) if "match" in given else None,
+            while_booting=check_choice("while_booting", given.get("while_booting", "refuse"), WHILE_BOOTING),
         )
         if made.on_expiry == "wipe" and not made.expires_after:
             raise HostsealError("on_expiry: wipe needs expires_after: without it, nothing expires")
@@ -284,14 +411,19 @@ class Options:
         return made
 
 
+def _is_token(options: object) -> bool:
+    return isinstance(options, Mapping) and options.get("vault_token") is not None
+
+
 @dataclass(frozen=True)
 class Mount:
-    """What one service's containers see in /run/secrets."""
+    """What one service's containers see in /run/secrets: the files of secrets, and at most one wrapped Vault token."""
 
     environment: str
     name: str
     entries: tuple[Entry, ...]
     options: Options = field(default_factory=Options)
+    token: Token | None = None
 
     @property
     def volume(self) -> str:
@@ -309,9 +441,17 @@ class Mount:
                 raise HostsealError("it has no secrets")
             if len(secrets) > MAX_MOUNT_FILES:
                 raise HostsealError(f"it has {len(secrets)} secrets, at most {MAX_MOUNT_FILES} are allowed")
-            entries = tuple(Entry.from_options(secret) for secret in secrets)
-            check_targets(entry.target for entry in entries)
-            return cls(environment, name, entries, Options.from_options(rest))
+            tokens = [Token.from_options(secret) for secret in secrets if _is_token(secret)]
+            if len(tokens) > 1:
+                raise HostsealError("it has several vault_token: a container has one, whose role has all its policies")
+            entries = tuple(Entry.from_options(secret) for secret in secrets if not _is_token(secret))
+            check_targets([*(entry.target for entry in entries), *(token.target for token in tokens)])
+            if tokens:
+                token_role(environment, tokens[0].role)
+            made = cls(environment, name, entries, Options.from_options(rest), tokens[0] if tokens else None)
+            if made.options.while_booting != "refuse" and not (tokens or made.options.match):
+                raise HostsealError("while_booting is about a vault_token or a match, and it has neither")
+            return made
         except HostsealError as error:
             raise HostsealError(f"mount {shorten(volume_name(environment, name))}: {error}") from None
 

@@ -64,7 +64,13 @@ BACKEND: dict[str, Any] = {
     **VAULT,
 }
 _FILE: dict[str, Any] = {
-    "source": {"type": "str", "required": True},
+    "source": {"type": "str"},
+    # Says which token, and holds none.
+    "vault_token": {
+        "type": "dict",
+        "no_log": False,
+        "options": {"role": {"type": "str", "required": True}, "wrap_ttl": {"type": "str"}},
+    },
     "target": {"type": "str"},
     # raw: whether a number or a string was given decides what it means, see check_mode().
     "uid": {"type": "raw"},
@@ -74,7 +80,14 @@ _FILE: dict[str, Any] = {
 }
 MOUNT: dict[str, Any] = {
     # Names and places of secrets, no values.
-    "secrets": {"type": "list", "elements": "dict", "no_log": False, "options": _FILE},
+    "secrets": {
+        "type": "list",
+        "elements": "dict",
+        "no_log": False,
+        "options": _FILE,
+        "required_one_of": [["source", "vault_token"]],
+        "mutually_exclusive": [["source", "vault_token"], ["version", "vault_token"]],
+    },
     "change_mode": {"type": "str", "choices": ["noop", "signal", "restart"]},
     "change_signal": {"type": "str"},
     "splay": {"type": "str"},
@@ -82,6 +95,8 @@ MOUNT: dict[str, Any] = {
     "owner": {"type": "str"},
     "expires_after": {"type": "str"},
     "on_expiry": {"type": "str", "choices": ["keep", "wipe"]},
+    "match": {"type": "dict", "options": {"image": {"type": "str"}, "labels": {"type": "dict"}}},
+    "while_booting": {"type": "str", "choices": ["refuse", "wait"]},
 }
 MOUNTS: dict[str, Any] = {
     "mounts": {

@@ -90,7 +90,7 @@ def _left(transaction: Transaction, holding: _Holding, names: Collection[str]) -
     secrets = holding.secrets()
     versions = transaction.versions(environment, [secret.name for secret, _number in secrets])
     stored = {(version.name, version.number) for version in versions}
-    entries = [
+    entries: list[dict[str, object]] = [
         {
             "source": secret.name,
             "target": secret.target,
@@ -102,6 +102,10 @@ def _left(transaction: Transaction, holding: _Holding, names: Collection[str]) -
         for secret, number in secrets
         if secret.name not in names and (secret.name, number) in stored
     ]
+    token = holding.statement.vault_token
+    if token:
+        place = {key: value for key, value in token.as_dict().items() if key not in ("role", "wrap_ttl")}
+        entries.append({"vault_token": {"role": token.role, "wrap_ttl": token.wrap_ttl}, **place})
     if not entries:
         return None
     options = holding.statement.options.as_dict()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import EnvelopeError
-from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, Mount
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, Mount, Token
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,13 +62,16 @@ def host_raw(key: JWK = HOST) -> bytes:
     return jose.unb64u(key.export_public(as_dict=True)["x"])
 
 
+SECRETS: list[dict[str, Any]] = [
+    {"source": "password", "uid": 999, "mode": "0400"},
+    {"source": "certificate", "target": "tls/crt"},
+    {"source": "empty", "gid": 33},
+]
+TOKEN = {"role": "web", "target": "vault-token", "uid": 0, "gid": 0, "mode": "0444", "wrap_ttl": 60}
+
+
 def mount(**changes: Any) -> Mount:
-    secrets = [
-        {"source": "password", "uid": 999, "mode": "0400"},
-        {"source": "certificate", "target": "tls/crt"},
-        {"source": "empty", "gid": 33},
-    ]
-    return Mount.from_options({"environment": "prod", "name": "db", "secrets": secrets, **changes})
+    return Mount.from_options({"environment": "prod", "name": "db", "secrets": SECRETS, **changes})
 
 
 def seal(wanted: Mount | None = None, host: str = "db1", key: JWK = PUBLIC_HOST, issued_at: int = ISSUED_AT) -> str:
@@ -139,6 +142,19 @@ def test_round_trip() -> None:
         ("tls/crt", 0, 0, 0o444, VALUES["certificate"]),
         ("empty", 0, 33, 0o444, b""),
     ]
+
+
+@pytest.mark.parametrize("secrets", [[], ["password"]])
+def test_token_is_in_the_statement_and_in_no_file(secrets: list[str]) -> None:
+    token = {"vault_token": {"role": "web", "wrap_ttl": "2m"}, "target": "a/token", "uid": 999, "mode": "0400"}
+    wanted = mount(secrets=[*secrets, token], while_booting="wait", match={"labels": {"app": "web"}})
+    draft = envelope.encrypt(wanted, "db1", HOST, PROD.kid, ISSUED_AT, [(1, "1", b"x")] * len(secrets))
+    text = draft.sign(PROD.private.sign(draft.covered))
+    statement = envelope.read_statement(text, [PROD.public])
+    assert statement.vault_token == wanted.token == Token("web", "a/token", 999, 0, 0o400, 120)
+    assert statement.options == wanted.options
+    assert [ref.name for ref in statement.secrets] == secrets
+    assert [file.target for file in envelope.decrypt(text, statement, HOST)] == secrets
 
 
 def test_what_is_forged_right_opens() -> None:
@@ -232,6 +248,8 @@ _DIGEST_CHANGES: list[Callable[[dict[str, Any]], None]] = [
     lambda state: state.update(mount=mount(expires_after="1h")),
     lambda state: state.update(mount=mount(secrets=["password", "certificate", "x"])),
     lambda state: state.update(mount=mount(secrets=["password", "certificate", {"source": "empty", "uid": 1}])),
+    lambda state: state.update(mount=mount(match={"image": "web"})),
+    lambda state: state.update(mount=mount(secrets=[*SECRETS, {"vault_token": {"role": "web"}}])),
     lambda state: state.update(host="db2"),
     lambda state: state.update(version_ids=["1", "2", "4"]),
     lambda state: state.update(version_ids=["2", "1", "3"]),
@@ -605,6 +623,13 @@ def test_any_ephemeral_key_is_refused_by_us(epk: dict[str, Any], wrapped: bytes)
         ({"secrets": []}, "does not have 1 to 256 secrets"),
         ({"secrets": [5]}, "a secret of the statement is malformed"),
         ({"secrets": [{"name": "a"}]}, "a secret of the statement is malformed"),
+        ({"vault_token": None}, "the vault_token of the statement is malformed"),
+        ({"vault_token": {"role": "web"}}, "the vault_token of the statement is malformed"),
+        ({"vault_token": {**TOKEN, "role": "../web"}}, "role name '../web' is not allowed"),
+        ({"vault_token": {**TOKEN, "target": "../x"}}, "target '../x' is not allowed"),
+        ({"vault_token": {**TOKEN, "wrap_ttl": 86400}}, "wrap_ttl 86400 s is outside"),
+        ({"vault_token": {**TOKEN, "target": "a"}}, "target 'a' is used twice"),
+        ({"options": {"match": {}}}, "match says neither image nor labels"),
     ],
 )
 def test_bad_statement(statement: dict[str, Any], reason: str) -> None:
@@ -642,7 +667,7 @@ def test_bad_secrets_of_a_statement(refs: list[dict[str, Any]]) -> None:
 
 @given(
     st.sampled_from(
-        ["format", "environment", "host", "mount", "issued_at", "expires_at", "state_digest", "options", "secrets"]
+        ["environment", "host", "mount", "issued_at", "expires_at", "state_digest", "options", "secrets", "vault_token"]
     ),
     _json,
 )

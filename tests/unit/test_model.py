@@ -13,7 +13,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import Hos
 from hypothesis import given
 from hypothesis import strategies as st
 
-KINDS = ("environment", "mount", "secret", "key", "host", "owner")
+KINDS = ("environment", "mount", "secret", "key", "host", "owner", "role")
 BAD_NAMES = ["../x", "", "x" * 300, "a\0b", "a\nb", "a\n", "..data", ".", "..", "a/b", "a b", "ä", "-x", "a\\b", "１"]
 
 
@@ -51,6 +51,7 @@ def test_dot_in_the_name_of_an_environment_or_key_is_refused(kind: str) -> None:
         ("host", "ops@db1"),
         ("owner", "role.web"),
         ("key", "prod"),
+        ("role", "web-2"),
     ],
 )
 def test_good_name_is_returned(kind: str, name: str) -> None:
@@ -352,6 +353,31 @@ def test_mount_with_defaults() -> None:
         ({"on_expiry": "wipe"}, "needs expires_after"),
         ({"on_expiry": "wipe", "expires_after": "1h", "on_remove": "keep"}, "contradict each other"),
         ({"chnage_mode": "noop"}, "unknown option 'chnage_mode'"),
+        ({"secrets": [{"vault_token": "web"}]}, "vault_token 'web' is not a dictionary"),
+        ({"secrets": [{"vault_token": {}}]}, "role name is missing"),
+        ({"secrets": [{"vault_token": {"role": "Web"}}]}, "role name 'Web' is not allowed"),
+        ({"secrets": [{"vault_token": {"role": "web."}}]}, "role name 'web.' is not allowed"),
+        ({"secrets": [{"vault_token": {"role": "web", "ttl": 1}}]}, "vault_token has the unknown option 'ttl'"),
+        ({"secrets": [{"vault_token": {"role": "web"}, "source": "a"}]}, "'source', which is not for it"),
+        ({"secrets": [{"vault_token": {"role": "web"}, "version": 1}]}, "'version', which is not for it"),
+        ({"secrets": [{"vault_token": {"role": "web"}, "mode": 444}]}, "vault_token of role 'web': mode 444"),
+        ({"secrets": [{"vault_token": {"role": "web", "wrap_ttl": "4s"}}]}, "wrap_ttl 4 s is outside 5 s to 3600 s"),
+        ({"secrets": [{"vault_token": {"role": "web", "wrap_ttl": "2h"}}]}, "wrap_ttl 7200 s is outside"),
+        ({"secrets": [{"vault_token": {"role": "web"}}, {"vault_token": {"role": "b"}}]}, "several vault_token"),
+        ({"secrets": ["vault-token", {"vault_token": {"role": "web"}}]}, "target 'vault-token' is used twice"),
+        ({"environment": "Prod", "secrets": [{"vault_token": {"role": "web"}}]}, "share them with environment 'prod'"),
+        ({"while_booting": "hope"}, "while_booting 'hope' is not one of refuse, wait"),
+        ({"while_booting": "wait"}, "while_booting is about a vault_token or a match"),
+        ({"match": "web"}, "match 'web' is not a dictionary"),
+        ({"match": {}}, "match says neither image nor labels"),
+        ({"match": {"image": None, "labels": {}}}, "match says neither"),
+        ({"match": {"name": "web"}}, "match has the unknown option 'name'"),
+        ({"match": {"image": "web; rm"}}, "image 'web; rm' is not the name of an image"),
+        ({"match": {"image": 7}}, "image 7 is not the name"),
+        ({"match": {"labels": ["a"]}}, "labels are not a dictionary"),
+        ({"match": {"labels": {"a": 1}}}, "label 'a' has a value that is not a string: quote it"),
+        ({"match": {"labels": {"": "1"}}}, "label '' is not a label's name"),
+        ({"match": {"labels": {str(number): "" for number in range(65)}}}, "a dictionary of at most 64"),
     ],
 )
 def test_bad_mount(changes: dict[str, Any], reason: str) -> None:
@@ -369,6 +395,49 @@ def test_the_default_of_on_expiry_is_not_told() -> None:
     assert wiped.as_dict()["on_expiry"] == "wipe"
     assert model.Options.from_options(wiped.as_dict()) == wiped
     assert model.Options.from_options(kept.as_dict()) == kept
+
+
+def test_mount_with_a_token() -> None:
+    mount = Mount.from_options(_mount(secrets=["a", {"vault_token": {"role": "web"}, "source": None}]))
+    assert mount.entries == (model.Entry("a", "a"),)
+    assert mount.token == model.Token("web", "vault-token", 0, 0, 0o444, 60)
+    assert model.token_role(mount.environment, mount.token.role) == "prod.web"
+    placed = {"vault_token": {"role": "web", "wrap_ttl": "5m"}, "target": "a/token", "uid": "999", "mode": "0400"}
+    alone = Mount.from_options(_mount(secrets=[placed], while_booting="wait"))
+    assert (alone.entries, alone.token) == ((), model.Token("web", "a/token", 999, 0, 0o400, 300))
+    assert model.Options.from_options(alone.options.as_dict()).while_booting == "wait"
+
+
+def test_options_of_a_token_are_not_told_where_they_are_not_used() -> None:
+    """What was sealed before there were any has to keep its digest."""
+    options = Mount.from_options(_mount(while_booting="refuse", match=None)).options
+    assert not {"match", "while_booting"} & options.as_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("match", "container", "reason"),
+    [
+        ({"image": "web"}, ("web", "sha256:1", {}), None),
+        ({"image": "web"}, ("web:latest", "sha256:1", {}), None),
+        ({"image": "web:latest"}, ("web", "sha256:1", {}), None),
+        ({"image": "sha256:1"}, ("web:2", "sha256:1", {}), None),
+        ({"image": "r.example.com:5000/web"}, ("r.example.com:5000/web:latest", "sha256:1", {}), None),
+        ({"image": "web@sha256:ab"}, ("web@sha256:ab", "sha256:1", {}), None),
+        ({"labels": {"app": "web", "tier": ""}}, ("x", "sha256:1", {"app": "web", "tier": "", "more": "1"}), None),
+        ({"image": "web"}, ("web:2", "sha256:1", {}), "its image is 'web:2', not 'web'"),
+        ({"image": "web"}, ("evil/web", "sha256:1", {}), "its image is 'evil/web'"),
+        # Docker lists the ID where the tag has been given to another image.
+        ({"image": "web"}, ("sha256:1", "sha256:1", {}), "its image is 'sha256:1', not 'web'"),
+        ({"image": "web", "labels": {"app": "web"}}, ("evil", "sha256:1", {"app": "web"}), "its image is 'evil'"),
+        ({"labels": {"app": "web"}}, ("x", "sha256:1", {}), "its label 'app' is not 'web'"),
+        ({"labels": {"tier": ""}}, ("x", "sha256:1", {}), "its label 'tier' is not ''"),
+    ],
+)
+def test_match(match: dict[str, Any], container: tuple[str, str, dict[str, str]], reason: str | None) -> None:
+    made = model.Match.from_options(match)
+    told = made.refusal(*container)
+    assert told is None if reason is None else told and told.startswith(reason)
+    assert model.Match.from_options(made.as_dict()) == made
 
 
 def test_largest_mount() -> None:
@@ -394,7 +463,9 @@ _json = st.recursive(
 @given(
     st.fixed_dictionaries(
         {},
-        optional=dict.fromkeys(("environment", "name", "secrets", "splay", "owner", "change_signal", "x"), _json),
+        optional=dict.fromkeys(
+            ("environment", "name", "secrets", "splay", "owner", "change_signal", "match", "x"), _json
+        ),
     )
 )
 def test_mount_of_anything_is_a_mount_or_our_error(options: dict[str, Any]) -> None:

@@ -69,6 +69,12 @@ def test_the_others_stay_as_they_are(place: Place) -> None:
     assert _without(place, "b", host="there") == ([], [])
 
 
+def test_the_token_stays_and_so_does_a_mount_that_has_nothing_else(place: Place) -> None:
+    token = {"vault_token": {"role": "web", "wrap_ttl": "2m"}, "target": "t", "uid": 999, "mode": "0400"}
+    _seal(place, _mount("a", token, match={"image": "web"}, while_booting="wait"))
+    assert _without(place, "a") == ([_mount(token, match={"image": "web"}, while_booting="wait")], [])
+
+
 def test_versions_are_those_that_the_host_has(place: Place) -> None:
     """A newer envelope was sealed, but the run ended before this host."""
     both = ("a", {"source": "a", "target": "first", "version": 1}, "b")

@@ -103,6 +103,16 @@ def test_sealed_envelope_opens_on_its_host(prod: Place, db1: JWK) -> None:
         assert transaction.envelopes("prod", ["db1"]) == {("db1", "db"): sealed["db1", "prod.db"]}
 
 
+def test_mount_with_a_token_alone_is_sealed(prod: Place, db1: JWK) -> None:
+    wanted = mount({"vault_token": {"role": "web"}})
+    sealed = seal(prod, ("db1", wanted))
+    assert unseal(prod, sealed["db1", "prod.db"], db1) == {}
+    with prod.store() as store:
+        assert _sealing.plan(store, [("db1", wanted)])[0].is_sealed
+        other = mount({"vault_token": {"role": "web", "wrap_ttl": "2m"}})
+        assert not _sealing.plan(store, [("db1", other)])[0].is_sealed
+
+
 @pytest.mark.usefixtures("db1")
 def test_unchanged_state_calls_no_backend(prod: Place) -> None:
     assert seal(prod, ("db1", mount()))
