@@ -189,9 +189,9 @@ def dump_host_keys(keys: Sequence[JWK]) -> str:
     return json.dumps({"keys": [key.export_private(as_dict=True) for key in keys]}) + "\n"
 
 
-def load_signing_key(text: str | bytes) -> JWK:
-    """An environment's public Ed25519 verification key from JSON."""
-    return _load_key(text, "Ed25519", private=False)
+def load_signing_key(text: str | bytes, private: bool = False) -> JWK:
+    """An Ed25519 key from JSON: an environment's public one, or with PRIVATE that of a host's bridge."""
+    return _load_key(text, "Ed25519", private)
 
 
 def _load_key(text: str | bytes, curve: str, private: bool) -> JWK:
@@ -208,7 +208,8 @@ def _load_key(text: str | bytes, curve: str, private: bool) -> JWK:
         key = JWK(**{part: members[part] for part in wanted})
         kid = key.thumbprint()
         # jwcrypto reads the key material late: make it do so here.
-        material: Any = key.get_op_key("unwrapKey" if private else "verify" if curve == "Ed25519" else "wrapKey")
+        uses = ("sign", "verify") if curve == "Ed25519" else ("unwrapKey", "wrapKey")
+        material: Any = key.get_op_key(uses[0] if private else uses[1])
         if curve == "X25519" and not private:
             # RFC 7748 section 6.1: a point of low order gives everybody the same secret. The exchange refuses it.
             X25519PrivateKey.generate().exchange(material)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""hostseald.pyz agent | docker-helper: started by systemd with the sockets."""
+"""hostseald.pyz agent | docker-helper | bridge | alert: started by systemd, all but the last with their sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from . import _systemd
-from ._http import Server, Service
+from ._http import Handler, Server, Service
 from ._model import HostsealError
 from ._paths import Paths
 from ._reconcile import GAP_SECONDS, QUIET_SECONDS
@@ -43,7 +43,7 @@ def run_agent(paths: Paths, options: argparse.Namespace) -> None:
     host = load_host(os.environ.get("CREDENTIALS_DIRECTORY", ""))
     audit = Audit(paths.audit, host.name)
     owner_of_zero = (options.uid_offset, options.gid_offset)
-    agent = Agent(paths, host, audit, options.quiet, options.gap, owner_of_zero, options.key_protection)
+    agent = Agent(paths, host, audit, options.quiet, options.gap, owner_of_zero, options.key_protection, options.alerts)
     agent.start()
     if options.metrics:
         status = functools.partial(agent.status, docker=False, examine=False)
@@ -71,8 +71,27 @@ def run_docker_helper(paths: Paths, options: argparse.Namespace) -> None:
     """Serve the agent until SIGTERM, or until nothing has come for a while: the socket starts it again."""
     from ._docker_helper import DockerHelper
 
-    sockets = _sockets("docker.sock")
-    server = Server([Service(sockets["docker.sock"], DockerHelper(paths.docker).handle, 1 << 20, most=16)])
+    _serve_until_idle("docker.sock", DockerHelper(paths.docker).handle, options)
+
+
+def run_bridge(_paths: Paths, options: argparse.Namespace) -> None:
+    """Serve the agent until SIGTERM, or until nothing has come for a while: the socket starts it again."""
+    from ._bridge import load_bridge
+
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _serve_until_idle("bridge.sock", load_bridge(os.environ.get("CREDENTIALS_DIRECTORY", "")).handle, options)
+
+
+def run_alert(paths: Paths, _options: argparse.Namespace) -> None:
+    """Hand the alerts that lie there to the host's command and webhook."""
+    from ._alert_hook import hand_over
+
+    hand_over(paths.alerts, os.environ.get("CREDENTIALS_DIRECTORY", ""))
+
+
+def _serve_until_idle(name: str, handler: Handler, options: argparse.Namespace) -> None:
+    sockets = _sockets(name)
+    server = Server([Service(sockets[name], handler, 1 << 20, most=16)])
 
     def idle() -> None:
         if not server.busy() and time.monotonic() - server.last_request > options.idle:
@@ -98,8 +117,8 @@ def _sockets(*names: str) -> dict[str, socket.socket]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the two programs; the exit status."""
-    programs = {"agent": run_agent, "docker-helper": run_docker_helper}
+    """Run one of the programs; the exit status."""
+    programs = {"agent": run_agent, "docker-helper": run_docker_helper, "bridge": run_bridge, "alert": run_alert}
     parser = argparse.ArgumentParser(prog="hostseald.pyz", description=__doc__)
     parser.add_argument("program", choices=sorted(programs))
     parser.add_argument("--uid-offset", type=int, default=0, help="the host's uid of root in containers (userns-remap)")
@@ -113,7 +132,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--key-protection", default="file", choices=("file", "systemd-creds"), help="in what kind of file the key lies"
     )
-    parser.add_argument("--idle", type=float, default=60.0, help="seconds after which the Docker helper ends")
+    parser.add_argument("--alerts", action="store_true", help="write a file for each alert, for the program alert")
+    parser.add_argument("--idle", type=float, default=60.0, help="seconds after which Docker helper and bridge end")
     parser.add_argument("--root", default="/", help="another root directory, for tests")
     options = parser.parse_args(arguments)
     os.umask(0o077)

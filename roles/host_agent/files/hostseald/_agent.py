@@ -21,7 +21,9 @@ from typing import Any
 from jwcrypto.jwk import JWK
 
 from . import VERSION
+from ._alerts import Alerts
 from ._audit import Audit, describe
+from ._bridge_client import BridgeClient
 from ._changes import Changes
 from ._docker_client import ENDED, DockerClient
 from ._envelope import (
@@ -35,13 +37,16 @@ from ._envelope import (
     unverified_statement,
 )
 from ._expiry import Expiry
+from ._guard import Guard, Permit, is_guarded
 from ._host import Host
+from ._jobs import Jobs
 from ._later import Later
 from ._model import HostsealError, delivery_id, mode_text, split_volume
 from ._paths import Paths
 from ._proof import answer_challenge
 from ._reconcile import GAP_SECONDS, QUIET_SECONDS, Reconciler, looks_like_docker
 from ._state import Pin, State
+from ._tokens import Tokens
 from ._users import Users
 from ._volumes import Volumes
 
@@ -99,6 +104,7 @@ class Agent:
         gap: float = GAP_SECONDS,
         owner_of_zero: tuple[int, int] = (0, 0),
         key_protection: str = "file",
+        alerts: bool = False,
     ) -> None:
         self.host = host
         self._key_protection = key_protection
@@ -108,6 +114,13 @@ class Agent:
         self._volumes = Volumes(paths.volumes, paths.published, owner_of_zero)
         self._docker = DockerClient(paths.docker_helper)
         self._changes = Changes(paths.changes, self._docker, audit)
+        bridge, jobs, alert = (
+            BridgeClient(paths.bridge),
+            Jobs(),
+            Alerts(audit, host.name, paths.alerts if alerts else None),
+        )
+        self._guard = Guard(self._docker, bridge, jobs, audit, alert)
+        self._tokens = Tokens(paths.volumes, bridge, jobs, audit, alert)
         self._reconciler = Reconciler(self._users, self._docker, self._drop_leaked, quiet, gap)
         self._later = Later(1.0, self._tidy)
         self._expiry = Expiry(self._wipe_expired)
@@ -124,7 +137,8 @@ class Agent:
         self._audit.write("start", {"version": VERSION, "kid": self.host.kid, "mounts": len(self._state.volumes())})
         try:
             self._volumes.check()
-            for volume in sorted({*self._volumes.names(), *self._users.volumes()}):
+            self._tokens.load()
+            for volume in sorted({*self._volumes.names(), *self._users.volumes(), *self._tokens.volumes()}):
                 self._mend(volume)
         except (HostsealError, OSError) as error:
             self._audit.write("refusal", {"what": "start", "reason": _text(error)})
@@ -134,16 +148,20 @@ class Agent:
 
     def _mend(self, volume: str) -> None:
         if not self._users.total(volume):
-            self._volumes.wipe(volume, held=False)
+            self._empty(volume)
             self._audit.write("wipe", {"volume": volume, "why": "it has no users"})
             return
         self._volumes.settle(volume)
+        self._tokens.open(volume)
+        if self._tokens.is_waiting(volume):
+            self._look_for(volume)
+            return
         held = self._find(volume)
         if held is None or held.statement is None or self._volumes.current(volume) == held.statement.issued_at:
             return
         try:
             statement, files = self._open(volume, held)
-            self._volumes.prepare(volume, statement.issued_at, files)
+            self._volumes.prepare(volume, statement.issued_at, [*files, *self._tokens.file(statement)])
             self._changes.schedule(volume, statement.options, statement.issued_at)
             self._volumes.publish(volume, statement.issued_at)
             self._later.ask(volume)
@@ -187,18 +205,11 @@ class Agent:
     def mount(self, volume: str, user: str) -> str:
         """Show VOLUME's files for one more use by USER, Docker's mount ID. The directory to bind."""
         try:
-            self._known(volume)  # before a lock is made for just any name
-            with self._lock(volume).mount:
-                held = self._known(volume)
-                before = self._users.ids(volume).get(user, 0)
-                self._users.add(volume, user)
-                try:
-                    issued_at = self._show(volume, held)
-                except Exception:
-                    self._users.drop(volume, user)
-                    if not self._users.total(volume):
-                        self._volumes.wipe(volume, held=False)
-                    raise
+            statement = self._known(volume).statement  # before a lock is made for just any name
+            exclusive = statement is not None and statement.vault_token is not None
+            with self._guard.turn(volume) if exclusive else nullcontext():
+                permit = self._permit(volume, user) if is_guarded(statement) else None
+                held, issued_at, count = self._mount(volume, user, permit)
         except (HostsealError, OSError) as error:
             details = _described(volume, self._find(volume))
             self._audit.write("refusal", {"what": "mount", **details, "id": user, "reason": _text(error)})
@@ -210,25 +221,106 @@ class Agent:
         self._reconciler.wake()
         self._expiry.ask(self._wiped_at(held))
         details = _described(volume, held)
-        self._audit.write("mount", {**details, "issued_at": issued_at, "id": user, "count": before + 1})
+        if permit is not None:
+            details |= {"waiting": True} if permit.waiting else {"container": permit.container}
+        self._audit.write("mount", {**details, "issued_at": issued_at, "id": user, "count": count})
         return self._volumes.path(volume)
 
-    def _show(self, volume: str, held: Held) -> int:
-        """Make sure that the files of the held envelope are there; their issue time."""
+    def _mount(self, volume: str, user: str, permit: Permit | None) -> tuple[Held, int, int]:
+        """The envelope that is shown, its issue time, and how often USER has the volume now."""
+        with self._lock(volume).mount:
+            try:
+                held = self._known(volume)
+                if permit is not None and permit.leaked:
+                    self._users.forget(volume, permit.leaked)
+                before = self._users.ids(volume).get(user, 0)
+                self._users.add(volume, user)
+                try:
+                    return held, self._show(volume, held, permit), before + 1
+                except Exception:
+                    self._users.drop(volume, user)
+                    if not self._users.total(volume):
+                        self._empty(volume)
+                    raise
+            except Exception:
+                self._tokens.refuse(volume, permit.answer if permit else None)
+                raise
+
+    def _permit(self, volume: str, user: str) -> Permit | None:
+        """Ask who USER is, without a lock."""
+        with self._lock(volume).mount:
+            held = self._known(volume)
+            self._examine(volume, held)
+            reason = self._why_not(held)
+            if reason is not None or held.statement is None:
+                raise RefusedError(reason or "it is damaged")
+            statement, users = held.statement, self._users.ids(volume)
+            shown = self._volumes.current(volume) is not None or self._tokens.is_waiting(volume)
+        return self._guard.permit(statement, user, users, shown)
+
+    def _show(self, volume: str, held: Held, permit: Permit | None) -> int:
+        """Make sure that the files of the held envelope are there, or are going to be; their issue time."""
+        if permit is not None and _guards(held.statement) != _guards(permit.statement):
+            raise RefusedError("its envelope has changed while the container was being started: start it again")
+        if permit is not None and permit.waiting:
+            self._volumes.make(volume)
+            self._tokens.wait(volume)
+            self._look_for(volume)
+            return permit.statement.issued_at
         if held.statement is not None and self._volumes.current(volume) == held.statement.issued_at:
             self._volumes.check()
             self._examine(volume, held)
             reason = self._why_not(held)
             if reason is not None:
                 raise RefusedError(reason)
+            if permit is None or permit.answer is None:
+                return held.statement.issued_at
+        if permit is None and held.statement is not None and self._tokens.is_waiting(volume):
             return held.statement.issued_at
         statement, files = self._open(volume, held)
+        if permit is None and is_guarded(statement):
+            raise RefusedError("it is for certain containers now: start the container again")
+        if permit is not None and permit.answer is not None and statement.vault_token is not None:
+            self._volumes.make(volume)
+            self._volumes.wipe(volume, held=True)  # an older token, of a container that is being started again
+            self._tokens.keep(volume, statement.vault_token.role, permit.container, permit.answer)
         another = self._volumes.current(volume) is not None
-        self._volumes.prepare(volume, statement.issued_at, files)
+        self._volumes.prepare(volume, statement.issued_at, [*files, *self._tokens.file(statement)])
+        self._tokens.open(volume)
+        self._tokens.settled(volume)
         self._volumes.publish(volume, statement.issued_at)
         if another:
             self._later.ask(volume)
         return statement.issued_at
+
+    def _look_for(self, volume: str) -> None:
+        """Show what is waited for, as soon as it is known who waits."""
+
+        def find() -> tuple[Statement, int] | None:
+            with self._lock(volume).mount:
+                held = self._find(volume)
+                if held is None or held.statement is None or not self._tokens.is_waiting(volume):
+                    return None
+                return held.statement, len(self._users.ids(volume))
+
+        def show(permit: Permit) -> None:
+            with self._lock(volume).mount:
+                held = self._find(volume)
+                try:
+                    if held is None or not self._tokens.is_waiting(volume):
+                        raise RefusedError("it is over")
+                    issued_at = self._show(volume, held, permit)
+                except Exception:
+                    self._tokens.refuse(volume, permit.answer)
+                    raise
+            self._audit.write("shown", {"volume": volume, "issued_at": issued_at, "container": permit.container})
+
+        self._guard.look_for(volume, find, show)
+
+    def _empty(self, volume: str) -> None:
+        """Its last user has gone."""
+        self._tokens.end(volume)
+        self._volumes.wipe(volume, held=False)
 
     def unmount(self, volume: str, user: str) -> None:
         """One use less; the last one wipes the files. Unknown users are fine: Docker only wants to be rid of it."""
@@ -237,7 +329,7 @@ class Agent:
             known = self._users.drop(volume, user)
             left = self._users.total(volume)
             if not left:
-                self._volumes.wipe(volume, held=False)
+                self._empty(volume)
         self._audit.write("unmount", {"volume": volume, "id": user, "known": known, "users": left})
         if known and not left:
             self._audit.write("wipe", {"volume": volume, "why": "its last user has gone"})
@@ -280,7 +372,7 @@ class Agent:
             self._users.forget(volume, leaked)
             left = self._users.total(volume)
             if not left:
-                self._volumes.wipe(volume, held=False)
+                self._empty(volume)
         self._audit.write("reconcile", {"volume": volume, "ids": leaked, "users": left})
         if not left:
             self._audit.write("wipe", {"volume": volume, "why": "Docker knows no container that uses it"})
@@ -406,8 +498,8 @@ class Agent:
         _refuse_expired(statement)
         files = self._decrypt(envelope, statement)
         with self._lock(volume).mount:  # before the disk, so that a full tmpfs refuses the envelope
-            if self._users.total(volume):
-                self._volumes.prepare(volume, statement.issued_at, files)
+            if self._users.total(volume) and not self._tokens.is_waiting(volume):
+                self._volumes.prepare(volume, statement.issued_at, [*files, *self._tokens.file(statement)])
         held = Held(statement, examined=pin, digest=_sha256(envelope))
         return _Accepted(volume, envelope, statement, held, before.state_digest if before else None, again)
 
@@ -418,13 +510,17 @@ class Agent:
             self._held[volume] = one.held
             users = self._users.total(volume)
             current = self._volumes.current(volume)
-            if users and current != statement.issued_at:
+            waiting = self._tokens.is_waiting(volume)
+            if users and not waiting and current != statement.issued_at:
                 if not self._volumes.is_prepared(volume, statement.issued_at):  # its first Mount came in between
-                    self._volumes.prepare(volume, statement.issued_at, self._open(volume, one.held)[1])
+                    files = [*self._open(volume, one.held)[1], *self._tokens.file(statement)]
+                    self._volumes.prepare(volume, statement.issued_at, files)
                 if current is None or one.before != statement.state_digest:
                     self._changes.schedule(volume, statement.options, statement.issued_at)
                 self._volumes.publish(volume, statement.issued_at)
                 self._later.ask(volume)
+        if users and waiting:
+            self._look_for(volume)
         if users:
             self._expiry.ask(self._wiped_at(one.held))
         return {
@@ -453,6 +549,7 @@ class Agent:
             with locks.mount:
                 users = self._users.total(volume)
                 if not (keep and users):
+                    self._tokens.end(volume, held=users > 0)
                     # Before the envelope: dying in between must not leave files that no later removal would find.
                     self._volumes.wipe(volume, held=users > 0)
                 self._state.remove(volume)
@@ -471,6 +568,7 @@ class Agent:
                 self._held.pop(volume, None)
                 self._state.remove(volume)
                 self._changes.forget(volume)
+                self._tokens.end(volume, held=self._users.total(volume) > 0)
                 self._volumes.wipe(volume, held=self._users.total(volume) > 0)
         self._state.forget_all()
         self._audit.write("wipe", {"volumes": sorted(volumes), "why": "everything is to be forgotten"})
@@ -564,6 +662,8 @@ class Agent:
             "delivered_at": self._state.delivered_at(volume),
             "on_expiry": statement.options.on_expiry if statement else None,
             "owner": statement.options.owner if statement else None,
+            "vault_token": statement.vault_token.as_dict() if statement and statement.vault_token else None,
+            "waiting": self._tokens.is_waiting(volume),
             "valid": reason is None and statement is not None,
             "reason": reason,
             "secrets": [
@@ -693,6 +793,13 @@ class Agent:
 
 def _described(volume: str, held: Held | None) -> dict[str, Any]:
     return describe(held.statement) if held is not None and held.statement is not None else {"volume": volume}
+
+
+def _guards(statement: Statement | None) -> tuple[object, ...] | None:
+    """What decided about a start: other words for a file's place would not have mattered."""
+    if statement is None or not is_guarded(statement):
+        return None
+    return statement.vault_token and statement.vault_token.role, statement.options.match
 
 
 def _is_signed(envelope: str, keys: Iterable[JWK]) -> bool:

@@ -33,10 +33,10 @@ class DockerClient:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def users(self, volumes: Sequence[str]) -> dict[str, list[dict[str, str]]]:
-        """For each volume the containers, in whatever state, that use it: {"id", "name", "state"}."""
+    def users(self, volumes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """For each volume the containers, in whatever state, that use it: {"id", "name", "state", "image", "image_id", "labels"}."""
         answer = self._call("/v1/users", {"volumes": list(volumes)}, SECONDS_TO_LIST)
-        return cast("dict[str, list[dict[str, str]]]", answer["users"])
+        return cast("dict[str, list[dict[str, Any]]]", answer["users"])
 
     def shadowed(self, volumes: Sequence[str]) -> list[str]:
         """Those of VOLUMES whose name Docker knows as another driver's volume."""

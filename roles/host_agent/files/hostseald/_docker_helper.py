@@ -57,7 +57,7 @@ class DockerHelper:
             raise HttpError(400, str(error)) from None
 
     def _users(self, asked: dict[str, Any]) -> dict[str, Any]:
-        users: dict[str, list[dict[str, str]]] = {volume: [] for volume in _volumes(asked)}
+        users: dict[str, list[dict[str, Any]]] = {volume: [] for volume in _volumes(asked)}
         for container in self._containers({"volume": list(users)}) if users else []:
             for volume in _volumes_of(container) & set(users):
                 users[volume].append(
@@ -65,6 +65,9 @@ class DockerHelper:
                         "id": container["Id"],
                         "name": (container.get("Names") or [container["Id"][:12]])[0].lstrip("/"),
                         "state": container["State"],
+                        "image": container["Image"],
+                        "image_id": container["ImageID"],
+                        "labels": container.get("Labels") or {},
                     }
                 )
         return {"users": users}

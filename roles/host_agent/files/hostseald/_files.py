@@ -77,9 +77,9 @@ def _written(path: str, data: bytes, mode: int = 0o600) -> io.FileIO:
     return file
 
 
-def write_json(path: str, value: Any, durable: bool = False) -> None:
+def write_json(path: str, value: Any, durable: bool = False, mode: int = 0o600) -> None:
     """replace_file with VALUE as JSON."""
-    replace_file(path, json.dumps(value).encode(), durable)
+    replace_file(path, json.dumps(value).encode(), durable, mode)
 
 
 def remove_file(path: str) -> bool:

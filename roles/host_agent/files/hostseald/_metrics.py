@@ -57,6 +57,7 @@ class Metrics:
         for (event, _what), count in counts.items():
             events[event] = events.get(event, 0) + count
         refusals = {what: count for (event, what), count in counts.items() if event == "refusal"}
+        alerts = {what: count for (event, what), count in counts.items() if event == "alert"}
         agent = {"host": status["host"], "kid": status["kid"], "version": status["version"]}
         page = _Page()
         page.add("hostseal_agent_info", "gauge", "The agent.", [(agent, 1)])
@@ -67,6 +68,7 @@ class Metrics:
         page.add("hostseal_problems", "gauge", "What somebody should look at.", [({}, _problems(status))])
         page.add("hostseal_events_total", "counter", "Audit lines.", [({"event": key}, n) for key, n in events.items()])
         page.add("hostseal_refusals_total", "counter", "Refusals.", [({"what": key}, n) for key, n in refusals.items()])
+        page.add("hostseal_alerts_total", "counter", "Alerts.", [({"what": key}, n) for key, n in alerts.items()])
         tmpfs = status["tmpfs"]
         page.add("hostseal_tmpfs_ok", "gauge", "Whether the memory file system is there.", [({}, int(tmpfs["ok"]))])
         if tmpfs["ok"]:

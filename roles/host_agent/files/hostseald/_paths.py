@@ -24,4 +24,6 @@ class Paths:
         self.metrics = at("run/hostseal/metrics/hostseal.prom")
         self.docker_helper = at("run/hostseal/docker.sock")
         self.docker = at("run/docker.sock")
+        self.bridge = at("run/hostseal/bridge.sock")
+        self.alerts = at("run/hostseal/alerts")
         self.audit = at("var/log/hostseal/audit.jsonl")

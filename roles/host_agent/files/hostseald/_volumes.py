@@ -25,6 +25,8 @@ from ._envelope import File
 from ._files import names
 from ._model import MAX_ID, HostsealError
 
+# The socket by which a container reports, see _reports.
+REPORT = "..report"
 _GENERATION = re.compile(r"\.\.[0-9]+")
 
 
@@ -109,16 +111,21 @@ class Volumes:
         """Whether a generation is there, seen or not."""
         return os.path.isdir(os.path.join(self._root, volume, f"..{issued_at}"))
 
-    def prepare(self, volume: str, issued_at: int, files: Iterable[File]) -> None:
-        """Write a generation that nobody sees yet. On HostsealError or OSError nothing of it is left."""
+    def make(self, volume: str) -> str:
+        """Make VOLUME's directory, empty when it was not there."""
         self.check()
         folder = os.path.join(self._root, volume)
-        complete = os.path.join(folder, f"..{issued_at}")
-        if self.is_prepared(volume, issued_at):
-            return
         _make_folder(folder)
         if not self._same(folder, self.path(volume)):
             raise HostsealError(f"{self.path(volume)} does not show {folder}")
+        return folder
+
+    def prepare(self, volume: str, issued_at: int, files: Iterable[File]) -> None:
+        """Write a generation that nobody sees yet. On HostsealError or OSError nothing of it is left."""
+        folder = self.make(volume)
+        complete = os.path.join(folder, f"..{issued_at}")
+        if self.is_prepared(volume, issued_at):
+            return
         self.settle(volume)  # never three generations: the file system is small
         generation = os.path.join(folder, "..writing")
         _remove_tree(generation)
@@ -178,7 +185,7 @@ class Volumes:
         present = set(os.listdir(folder))
         for name in wanted - present:
             os.symlink(f"..data/{name}", os.path.join(folder, name))
-        for name in present - wanted - {"..data", generation, f"..{keep}"}:
+        for name in present - wanted - {"..data", REPORT, generation, f"..{keep}"}:
             _remove_tree(os.path.join(folder, name))
 
     def wipe(self, volume: str, held: bool) -> None:
