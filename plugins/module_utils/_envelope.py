@@ -162,7 +162,16 @@ def _token_member(mount: Mount) -> dict[str, Any]:
 
 def new_host_key() -> JWK:
     """A fresh X25519 key pair for a host (RFC 8037), its thumbprint (RFC 7638) as kid."""
-    key = JWK.generate(kty="OKP", crv="X25519")
+    return _new_key("X25519")
+
+
+def new_signing_key() -> JWK:
+    """A fresh Ed25519 key pair for a host's bridge (RFC 8037), its thumbprint (RFC 7638) as kid."""
+    return _new_key("Ed25519")
+
+
+def _new_key(curve: str) -> JWK:
+    key = JWK.generate(kty="OKP", crv=curve)
     return JWK(**{**key.export_private(as_dict=True), "kid": key.thumbprint()})
 
 

@@ -135,7 +135,7 @@ import stat
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope
+from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope, _key_file
 from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client import (
     AgentClient,
     AgentError,
@@ -178,17 +178,17 @@ class Identity:
 
     def write_keys(self, keys):
         """Write KEYS where no key file of the wanted form is."""
-        temporary = _write(self.key_path, self._text(keys), 0o600)
+        temporary = _key_file.write(self.key_path, self._text(keys), 0o600)
         try:
             os.link(temporary, self.key_path)
         finally:
             os.unlink(temporary)
-        _sync(self.folder)
+        _key_file.sync(self.folder)
 
     def drop_other_form(self):
         """Overwrite and remove the key file of the other form."""
-        _shred(self.other_path, self.key_path)
-        _sync(self.folder)
+        _key_file.shred(self.other_path, self.key_path)
+        _key_file.sync(self.folder)
 
     def _text(self, keys):
         text = _envelope.dump_host_keys(keys)
@@ -226,11 +226,11 @@ class Identity:
     def replace_keys(self, keys):
         """Put KEYS in the place of the present ones, whose file is overwritten before it goes."""
         self.shred_leftovers()
-        temporary = _write(self.key_path, self._text(keys), 0o600)
+        temporary = _key_file.write(self.key_path, self._text(keys), 0o600)
         # A second name, so that a later run finds what was not overwritten when this one is killed.
         os.link(self.key_path, self.key_path + ".old")
         os.rename(temporary, self.key_path)
-        _sync(self.folder)
+        _key_file.sync(self.folder)
         self.shred_leftovers()
 
     def shred_leftovers(self):
@@ -238,38 +238,17 @@ class Identity:
         unfinished = glob.glob(os.path.join(glob.escape(self.folder), "host.*.new"))
         for path in (self.key_path + ".old", self.other_path + ".old", *unfinished):
             with contextlib.suppress(FileNotFoundError):
-                _shred(path, self.key_path, self.other_path)
-        _sync(self.folder)
+                _key_file.shred(path, self.key_path, self.other_path)
+        _key_file.sync(self.folder)
 
     def write_name_file(self, text):
-        os.rename(_write(self.name_path, text, 0o644), self.name_path)
-        _sync(self.folder)
+        os.rename(_key_file.write(self.name_path, text, 0o644), self.name_path)
+        _key_file.sync(self.folder)
 
 
 def _load_keys(path):
     """The private keys of a file; HostsealError when it is not to be trusted."""
-    try:
-        # O_NONBLOCK: a FIFO must not hold us up.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise HostsealError(f"{path} can't be opened ({error.strerror}): it must be a regular file, no link") from None
-    try:
-        details = os.fstat(handle)
-        if not stat.S_ISREG(details.st_mode):
-            raise HostsealError(f"{path} is not a regular file: remove it and run again")
-        if details.st_uid != os.geteuid():
-            raise HostsealError(
-                f"{path} belongs to uid {details.st_uid}, which could have read or changed it:"
-                " remove it, run again, and enrol the host with replace_key"
-            )
-        if stat.S_IMODE(details.st_mode) & 0o077:
-            raise HostsealError(
-                f"{path} has mode {stat.S_IMODE(details.st_mode):04o}, others could have read it:"
-                " remove it, run again, and enrol the host with replace_key; or chmod 0600 if you know that nobody did"
-            )
-        text = os.read(handle, 1 << 16)
-    finally:
-        os.close(handle)
+    text = _key_file.read(path, "run again, and enrol the host with replace_key")
     try:
         if path.endswith(".cred"):
             text = _systemd_creds(["decrypt", f"--name={CREDENTIAL}", "-", "-"], text)
@@ -278,18 +257,6 @@ def _load_keys(path):
         raise HostsealError(
             f"{path} is damaged: {error}. Restore it, or remove it, run again and enrol the host with replace_key"
         ) from None
-
-
-def _write(path, text, mode):
-    """Write TEXT durably beside PATH; the name of the temporary file."""
-    temporary = f"{path}.{os.getpid()}.new"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with open(handle, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)  # whatever the umask says
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
 
 
 def _systemd_creds(arguments, data=None):
@@ -302,25 +269,6 @@ def _systemd_creds(arguments, data=None):
     if done.returncode:
         raise HostsealError(f"systemd-creds {arguments[0]} failed with status {done.returncode}: see the journal")
     return done.stdout
-
-
-def _shred(path, *spared):
-    """Overwrite a file with zeros and remove it; only its name goes if it is one of SPARED under another one."""
-    with open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "wb") as file:
-        in_use = [os.stat(other) for other in spared if os.path.lexists(other)]
-        if not any(os.path.samestat(os.fstat(file.fileno()), other) for other in in_use):
-            file.write(bytes(os.fstat(file.fileno()).st_size))
-            file.flush()
-            os.fsync(file.fileno())
-    os.unlink(path)
-
-
-def _sync(folder):
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def ensure(identity, name, rename, check, rotate=False, client=None):

@@ -73,12 +73,18 @@ class Environment:
         payload = envelopes.key_set(self.name, issued_at, keys or [self.signing_key])
         return self.sign(envelopes.KEY_SET, payload, by)
 
-    def mount(self, name: str, files: dict[str, bytes], options: dict[str, Any] | None = None) -> Mount:
+    def mount(
+        self,
+        name: str,
+        files: dict[str, bytes],
+        options: dict[str, Any] | None = None,
+        token: dict[str, Any] | None = None,
+    ) -> Mount:
         """A mount of files named by their targets; the secrets' names are the targets with underscores."""
-        entries = []
+        entries: list[dict[str, Any]] = [token] if token else []
         for target in files:
             target, *more = target.split("|")  # "target|uid|gid|mode"
-            entry = {"source": target.replace("/", "_"), "target": target}
+            entry: dict[str, Any] = {"source": target.replace("/", "_"), "target": target}
             entry.update(zip(("uid", "gid", "mode"), more))
             entries.append(entry)
         return Mount.from_options({"environment": self.name, "name": name, "secrets": entries, **(options or {})})
@@ -93,6 +99,7 @@ class Environment:
         options: dict[str, Any] | None = None,
         version: int = 1,
         version_id: str | None = None,
+        token: dict[str, Any] | None = None,
     ) -> str:
         """A sealed mount, newer than all before unless ISSUED_AT says otherwise."""
         files = {"db_password": b"s3cret"} if files is None else files
@@ -101,7 +108,7 @@ class Environment:
             issued_at = self.issued_at
         versions = [(version, version_id or os.urandom(8).hex(), value) for value in files.values()]
         public = envelopes.load_host_key(self.host_key.export_public())
-        mount = self.mount(name, files, options)
+        mount = self.mount(name, files, options, token)
         draft = envelopes.encrypt(mount, host or self.host, public, self.kid, issued_at, versions)
         return draft.sign(self.signing_key.get_op_key("sign").sign(draft.covered))
 
@@ -152,7 +159,7 @@ class RunningAgent:
             root / "credentials",
         ):
             folder.mkdir(parents=True)
-        for folder in ("users", "changes", "metrics"):
+        for folder in ("users", "changes", "metrics", "alerts"):
             (root / "run/hostseal" / folder).mkdir()
         self.save_identity()
         self._mounted: list[Path] = []

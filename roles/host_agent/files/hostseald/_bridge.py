@@ -15,8 +15,10 @@ import json
 import os
 import re
 import ssl
+import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +91,11 @@ class Bridge:
         client_token = self._log_in(role, claims, deadline)
         path = f"auth/token/create/{role}"
         headers = {"X-Vault-Token": client_token, "X-Vault-Wrap-TTL": f"{wrap_ttl}s"}
-        reply = self._vault.post(path, {}, deadline, headers)
+        meta = {"host": self._login.host, "environment": claims["environment"], "mount": claims["mount"]}
+        try:
+            reply = self._vault.post(path, {"meta": meta}, deadline, headers)
+        finally:
+            self._log_out(client_token)
         if reply.status != 200:
             raise self._refused(reply, path, f"its token role or its policy does not allow it: {_AGAIN}")
         if reply.member("wrap_info", "creation_path") != path:
@@ -115,7 +121,10 @@ class Bridge:
         accessor = _token(asked, "accessor")
         client_token = self._log_in("revoke", {"role": "revoke"}, deadline)
         path = "auth/token/revoke-accessor"
-        reply = self._vault.post(path, {"accessor": accessor}, deadline, {"X-Vault-Token": client_token})
+        try:
+            reply = self._vault.post(path, {"accessor": accessor}, deadline, {"X-Vault-Token": client_token})
+        finally:
+            self._log_out(client_token)
         if reply.status >= 300 and not (reply.status in (400, 403, 404) and "invalid accessor" in reply.errors):
             raise self._refused(reply, path, f"its policy does not allow it: {_AGAIN}")
         return {}
@@ -132,6 +141,16 @@ class Bridge:
             behind = "ahead of" if reply.ahead > 0 else "behind"
             why = f"this host's clock is {abs(reply.ahead):.0f} s {behind} Vault's"
         raise self._refused(reply, path, why)
+
+    def _log_out(self, client_token: str) -> None:
+        """Give up the right to ask, without holding anybody up; it ends by itself a minute later."""
+
+        def revoke() -> None:
+            with suppress(VaultError):
+                deadline = time.monotonic() + SECONDS_TO_ASK
+                self._vault.post("auth/token/revoke-self", {}, deadline, {"X-Vault-Token": client_token})
+
+        threading.Thread(target=revoke, daemon=True).start()
 
     def _refused(self, reply: Reply, path: str, why: str) -> VaultError:
         if reply.status == 503 and "sealed" in reply.errors:
