@@ -47,7 +47,7 @@ class Credentials:
             return None
         settings = _approle_settings(options) if kind == "approle" else _token_settings(options)
         mount = check_engine_mount_point(options["credentials_mount_point"])
-        return cls(kind, policies, issue, mount, _positive(options, "wrap_ttl"), settings)
+        return cls(kind, policies, issue, mount, positive(options, "wrap_ttl"), settings)
 
     def role_path(self, policy: str) -> str:
         """Where the role of POLICY is in the API."""
@@ -131,7 +131,7 @@ def _role_id(session: VaultSession, path: str) -> str | None:
 
 
 def _approle_settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    life, longest = _positive(options, "token_ttl"), _positive(options, "token_max_ttl")
+    life, longest = positive(options, "token_ttl"), positive(options, "token_max_ttl")
     if life > longest:
         raise HostsealError(f"token_ttl {options['token_ttl']} is longer than token_max_ttl {options['token_max_ttl']}")
     settings: dict[str, Any] = {
@@ -162,23 +162,25 @@ def _token_settings(options: Mapping[str, Any]) -> dict[str, Any]:
         "renewable": True,
         "token_no_default_policy": True,
         "token_type": "service",
-        "token_period": _positive(options, "token_period"),
+        "token_period": positive(options, "token_period"),
         **_networks(options, "token_bound_cidrs"),
     }
 
 
 def _networks(options: Mapping[str, Any], *names: str) -> dict[str, list[str]]:
-    return {name: [_network(name, text) for text in options[name]] for name in names if options[name] is not None}
+    return {name: [network(name, text) for text in options[name]] for name in names if options[name] is not None}
 
 
-def _network(name: str, text: str) -> str:
+def network(name: str, text: str) -> str:
+    """TEXT as a network in one spelling; NAME is the option that it is from."""
     try:
         return str(ipaddress.ip_network(text))
     except ValueError:
         raise HostsealError(f"{name}: {shorten(text)} is not a network like 192.0.2.0/24 or an address") from None
 
 
-def _positive(options: Mapping[str, Any], name: str) -> int:
+def positive(options: Mapping[str, Any], name: str) -> int:
+    """The seconds of the option NAME, which may not be 0."""
     seconds = check_duration(name, options[name])
     if not seconds:
         raise HostsealError(f"{name} 0 is for ever: give a duration like 30m")
@@ -189,7 +191,7 @@ def _as_ours(name: str, there: Any, wanted: Any) -> Any:
     """What the server says of a setting, in the words of the request."""
     if name in _CIDRS:
         # An address comes without its /32.
-        return [_network(name, text) for text in there or []]
+        return [network(name, text) for text in there or []]
     return there or [] if isinstance(wanted, list) else there
 
 

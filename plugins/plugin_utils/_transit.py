@@ -20,7 +20,7 @@ from ..module_utils._model import HostsealError, check_duration, check_engine_mo
 from ._credentials import Credentials, plan_credentials
 from ._policies import KINDS, engine_of, policy_name, policy_text
 from ._vault import VaultSession
-from ._vault_plan import Plan, Step, accepted, mount_type, read
+from ._vault_plan import Plan, Step, accepted, mount_type, policy_lines, read
 
 # What the keys are made as, by the end of their name.
 _KEYS: dict[str, dict[str, Any]] = {
@@ -123,7 +123,7 @@ def _plan_policies(session: VaultSession, wanted: Wanted, made: Plan) -> None:
             )
         if there != text:
             made.steps.append(Step(path, {"policy": text}))
-        made.line(None if there is None else _policy_lines(name, there), _policy_lines(name, text))
+        made.line(None if there is None else policy_lines(name, there), policy_lines(name, text))
 
 
 class _Keys:
@@ -294,7 +294,3 @@ def _key_line(name: str, key: Mapping[str, Any]) -> str:
     return f"key {name}: {key['type']}, " + ", ".join(
         f"{option} {str(key[option]).lower()}{' s' if option == 'auto_rotate_period' else ''}" for option in _FRESH
     )
-
-
-def _policy_lines(name: str, text: str) -> str:
-    return "\n".join([f"policy {name}:", *(f"  {line}" for line in text.splitlines())])

@@ -16,7 +16,7 @@ from ._vault import Answer, VaultSession
 
 @dataclass(frozen=True)
 class Step:
-    """A POST that changes something. take() is given the body of its answer."""
+    """A POST, or a DELETE, that changes something. take() is given the body of its answer."""
 
     path: str
     body: Mapping[str, Any]
@@ -25,13 +25,14 @@ class Step:
     wrap_ttl: int | None = None
     # Added to the error when it fails.
     advice: str = ""
+    method: str = "POST"
 
     def do(self, session: VaultSession) -> None:
         """Once: a request that may have arrived is not sent again."""
         wrap_ttl = f"{self.wrap_ttl}s" if self.wrap_ttl else None
         try:
-            answer = session.ask("POST", self.path, self.body, repeatable=False, wrap_ttl=wrap_ttl)
-            self.take(accepted(session, answer, "POST", self.path, self.body).body)
+            answer = session.ask(self.method, self.path, self.body, repeatable=False, wrap_ttl=wrap_ttl)
+            self.take(accepted(session, answer, self.method, self.path, self.body).body)
         except HostsealError as error:
             if not self.advice:
                 raise
@@ -49,10 +50,10 @@ class Plan:
     keys: list[dict[str, Any]] = field(default_factory=list)
     credentials: list[dict[str, Any]] = field(default_factory=list)
 
-    def line(self, before: str | None, after: str) -> None:
+    def line(self, before: str | None, after: str | None) -> None:
         """What there is of one thing (None: nothing), and what will be."""
         self.before += [before] if before is not None else []
-        self.after.append(after)
+        self.after += [after] if after is not None else []
 
     def carry_out(self, session: VaultSession) -> None:
         """Do it; nothing when the token is known to lack a right."""
@@ -61,13 +62,14 @@ class Plan:
             step.do(session)
 
     def _refuse_missing_rights(self, session: VaultSession) -> None:
-        paths = list(dict.fromkeys(step.path for step in self.steps))
+        rights = {step.path: {"delete"} if step.method == "DELETE" else {"create", "update"} for step in self.steps}
+        paths = list(rights)
         if not paths:
             return
         answer = session.ask("POST", "sys/capabilities-self", {"paths": paths})
         told = answer.body.get("data") or {}
         # A token may not be allowed to ask; the requests themselves show it then.
-        missing = [path for path in paths if path in told and not {"root", "create", "update"} & set(told[path])]
+        missing = [path for path in paths if path in told and not ({"root"} | rights[path]) & set(told[path])]
         if missing:
             raise HostsealError(
                 f"Vault at {session.address}: permission denied: the token may not write {', '.join(missing)}. {_SET_UP}."
@@ -89,6 +91,19 @@ def accepted(
         return answer
     error = session.refusal(answer, method, path, body)
     raise HostsealError(f"{error}. {_SET_UP}") if answer.status == 403 else error
+
+
+def names(session: VaultSession, path: str) -> list[str]:
+    """The names of what is below PATH."""
+    answer = session.ask("LIST", path)
+    if answer.status == 404:
+        return []
+    return list((accepted(session, answer, "LIST", path).body.get("data") or {}).get("keys") or [])
+
+
+def policy_lines(name: str, text: str) -> str:
+    """A policy for people."""
+    return "\n".join([f"policy {name}:", *(f"  {line}" for line in text.splitlines())])
 
 
 def read(session: VaultSession, path: str) -> dict[str, Any] | None:

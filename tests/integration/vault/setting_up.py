@@ -1,7 +1,7 @@
 # Copyright (c) 2026, hostseal contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Setting Transit up as the module does, without Ansible around it; and a look at all of a server's set-up."""
+"""Setting Transit and the bridge up as the modules do, without Ansible around them; a look at all of a server's set-up."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import requests
-from ansible_collections.hostseal.secrets.plugins.modules import vault_transit
-from ansible_collections.hostseal.secrets.plugins.plugin_utils import _transit
+from ansible_collections.hostseal.secrets.plugins.modules import vault_bridge, vault_transit
+from ansible_collections.hostseal.secrets.plugins.plugin_utils import _bridge, _bridge_plan, _transit
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import VaultSession
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault_plan import Plan
 
@@ -61,6 +61,29 @@ def set_up(
     session = VaultSession(every)
     try:
         plan = _transit.plan(session, wanted, lambda: versions)
+        if not check:
+            plan.carry_out(session)
+    finally:
+        session.close()
+    return plan
+
+
+def set_up_bridge(
+    bao: OpenBao, environment: str, *, token: str | None = None, check: bool = False, **options: Any
+) -> Plan:
+    """The work of vault_bridge with these OPTIONS; the prefix is the environment's name."""
+    given = {"environment": environment, "prefix": environment, **options}
+    for name in ("roles", "hosts"):
+        spec = vault_bridge.ARGUMENT_SPEC[name]["options"]
+        blank = {option: about.get("default") for option, about in spec.items()}
+        given[name] = [{**blank, **item} for item in given.get(name, [])]
+    defaults = {option: spec.get("default") for option, spec in vault_bridge.ARGUMENT_SPEC.items()}
+    every = {**defaults, "url": bao.url, "ca_cert": bao.ca_cert, "token": token or bao.root_token, **given}
+    bridge = _bridge.Bridge.from_options(every, check)
+    session = VaultSession(every)
+    try:
+        retire = every["state"] == "absent"
+        plan = (_bridge_plan.plan_retirement if retire else _bridge_plan.plan)(session, bridge)
         if not check:
             plan.carry_out(session)
     finally:
