@@ -92,8 +92,10 @@ def authority(folder: Path, stem: str = "ca") -> Pair:
     return _save(folder, stem, certificate, key)
 
 
-def issue(ca: Pair, folder: Path, stem: str, common_name: str, client: bool = False) -> Pair:
-    """A new certificate under CA in FOLDER: for a server on loopback, or with `client` for a client."""
+def issue(
+    ca: Pair, folder: Path, stem: str, common_name: str, client: bool = False, address: str = "127.0.0.1"
+) -> Pair:
+    """A new certificate under CA in FOLDER: for a server on loopback or at ADDRESS, or with `client` for a client."""
     issuer = x509.load_pem_x509_certificate(ca.cert.read_bytes())
     ca_key = serialization.load_pem_private_key(ca.key.read_bytes(), password=None)
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
@@ -108,6 +110,6 @@ def issue(ca: Pair, folder: Path, stem: str, common_name: str, client: bool = Fa
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
     )
     if not client:
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address(address))]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return _save(folder, stem, builder.sign(ca_key, hashes.SHA256()), key)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, hostseal contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A TLS proxy on loopback that fails on request: chosen answers, delays and lost connections before a real server."""
+"""A TLS proxy that fails on request: chosen answers, delays and lost connections before a real server."""
 
 from __future__ import annotations
 
@@ -97,7 +97,16 @@ class FaultProxy:
     TLS ends here, so a client's certificate does not reach the server.
     """
 
-    def __init__(self, target: str, ca_cert: str, identity: Pair, timeout: float = 60) -> None:
+    def __init__(
+        self,
+        target: str,
+        ca_cert: str,
+        identity: Pair,
+        timeout: float = 60,
+        address: str = "127.0.0.1",
+        clients: bool = False,
+    ) -> None:
+        """At ADDRESS, which IDENTITY has to be for. With CLIENTS, only for those with a certificate under the same CA."""
         parts = urlsplit(target)
         self._host, self._port = str(parts.hostname), parts.port or 443
         self._trust = ssl.create_default_context(cafile=ca_cert)
@@ -105,15 +114,18 @@ class FaultProxy:
         self._lock = threading.Lock()
         self._rules: list[Rule] = []
         self._seen: list[Seen] = []
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server((address, 0), _Handler)
         self._server.proxy = self
         offer = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         offer.load_cert_chain(identity.cert, identity.key)
+        if clients:
+            offer.verify_mode = ssl.CERT_REQUIRED
+            offer.load_verify_locations(ca_cert)
         # The handshake belongs to the connection's own thread: a silent client must not stop the others.
         self._server.socket = offer.wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
         )
-        self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"https://{address}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> FaultProxy:
