@@ -32,7 +32,7 @@ options:
     description:
       - Where the hosts' auth methods are mounted, and what the names of policies begin with. Letters in lower case,
         digits, C(_) and C(-).
-      - The role M(hostseal.secrets.host_agent#role) needs the same one.
+      - The role P(hostseal.secrets.host_agent#role) needs the same one.
     type: str
     default: hostseal
   state:
@@ -123,7 +123,9 @@ options:
     type: bool
     default: false
   policies:
-    description: Write the policies. Without it, RV(policies) has the texts for whoever may write them.
+    description:
+      - Write the policies. Without it, whoever may writes them before, with the texts that check mode returns in
+        RV(policies).
     type: bool
     default: true
 extends_documentation_fragment:

@@ -143,7 +143,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Bridge:
-    """What a task asks for. With ENVIRONMENT None it is about hosts alone."""
+    """What a task asks for. With ENVIRONMENT None it is about hosts alone. CHECK: in check mode, where things may be missing."""
 
     prefix: str
     environment: str | None
@@ -152,10 +152,11 @@ class Bridge:
     write_policies: bool
     replace_key: bool
     purge: bool
+    check: bool
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], check: bool = False) -> Bridge:
-        """From the options of the module vault_bridge. With CHECK, keys of hosts may be missing."""
+        """From the options of the module vault_bridge."""
         prefix, environment = str(options["prefix"]), options["environment"]
         if not _PREFIX.fullmatch(prefix):
             raise HostsealError(f"prefix {shorten(prefix)} is not allowed: use lower case letters, digits, '_' and '-'")
@@ -167,12 +168,13 @@ class Bridge:
             write_policies=options["policies"],
             replace_key=options["replace_key"],
             purge=options["purge"],
+            check=check,
         )
         if options["state"] == "present":
-            made._refuse_contradictions(check)
+            made._refuse_contradictions()
         return made
 
-    def _refuse_contradictions(self, check: bool) -> None:
+    def _refuse_contradictions(self) -> None:
         for kind, names in (("role", [role.name for role in self.roles]), ("host", [host.name for host in self.hosts])):
             double = next((name for name in names if names.count(name) > 1), None)
             if double:
@@ -184,7 +186,7 @@ class Bridge:
                 raise HostsealError(f"role {role.name!r}: {foreign!r} is a policy of the bridge, not of an application")
         owners: dict[str, str] = {}
         for host in self.hosts:
-            if host.public_key is None and not check:
+            if host.public_key is None and not self.check:
                 raise HostsealError(
                     f"host {host.name!r}: public_key is missing, hostseal.secrets.bridge_key returns it"
                 )

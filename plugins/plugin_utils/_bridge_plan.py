@@ -61,9 +61,16 @@ class _Planner:
         there = (read(self._session, path) or {}).get("policy")
         if there is not None and not is_bridge_policy(there):
             raise self._refuse(f"there is a policy {name!r} that is none of the bridge: choose another prefix")
-        if there != text and self._bridge.write_policies:
+        if there == text:
+            return
+        if self._bridge.write_policies:
             self._plan.steps.append(Step(path, {"policy": text}))
             self._plan.line(None if there is None else policy_lines(name, there), policy_lines(name, text))
+            return
+        missing = f"the policy {name!r} is not there, or is another one: have it written first, the result has its text"
+        if not self._bridge.check:
+            raise self._refuse(f"{missing} in check mode")
+        self._plan.warnings.append(missing)
 
     def _plan_token_role(self, name: str, wanted: dict[str, Any]) -> None:
         path = f"auth/token/roles/{name}"

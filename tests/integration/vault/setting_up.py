@@ -68,22 +68,30 @@ def set_up(
     return plan
 
 
-def set_up_bridge(
-    bao: OpenBao, environment: str, *, token: str | None = None, check: bool = False, **options: Any
-) -> Plan:
-    """The work of vault_bridge with these OPTIONS; the prefix is the environment's name."""
+def _bridge_options(environment: str, options: Mapping[str, Any]) -> dict[str, Any]:
     given = {"environment": environment, "prefix": environment, **options}
     for name in ("roles", "hosts"):
         spec = vault_bridge.ARGUMENT_SPEC[name]["options"]
         blank = {option: about.get("default") for option, about in spec.items()}
         given[name] = [{**blank, **item} for item in given.get(name, [])]
-    defaults = {option: spec.get("default") for option, spec in vault_bridge.ARGUMENT_SPEC.items()}
-    every = {**defaults, "url": bao.url, "ca_cert": bao.ca_cert, "token": token or bao.root_token, **given}
-    bridge = _bridge.Bridge.from_options(every, check)
-    session = VaultSession(every)
+    return {option: spec.get("default") for option, spec in vault_bridge.ARGUMENT_SPEC.items()} | given
+
+
+def bridge(environment: str, **options: Any) -> _bridge.Bridge:
+    """What vault_bridge is asked for with these OPTIONS; the prefix is the environment's name."""
+    return _bridge.Bridge.from_options(_bridge_options(environment, options))
+
+
+def set_up_bridge(
+    bao: OpenBao, environment: str, *, token: str | None = None, check: bool = False, **options: Any
+) -> Plan:
+    """The work of vault_bridge with these OPTIONS; the prefix is the environment's name."""
+    every = _bridge_options(environment, options)
+    wanted = _bridge.Bridge.from_options(every, check)
+    session = VaultSession({**every, "url": bao.url, "ca_cert": bao.ca_cert, "token": token or bao.root_token})
     try:
         retire = every["state"] == "absent"
-        plan = (_bridge_plan.plan_retirement if retire else _bridge_plan.plan)(session, bridge)
+        plan = (_bridge_plan.plan_retirement if retire else _bridge_plan.plan)(session, wanted)
         if not check:
             plan.carry_out(session)
     finally:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.integration.control.conftest import Control, task
-from tests.integration.vault.setting_up import ask, data, set_up_bridge, unwrap
+from tests.integration.vault.setting_up import ask, bridge, data, set_up_bridge, unwrap
 from tests.rig.openbao import OpenBao
 from tests.unit import jose
 
@@ -426,6 +426,25 @@ def test_what_is_something_elses_is_left_alone(
         with pytest.raises(HostsealError, match=re.escape(reason)):
             set_up_bridge(bao, mount, **wanted, state="absent")
     assert look(bao, mount) == before
+
+
+def test_policies_that_somebody_else_writes(bao: OpenBao, mount: str, host: Machine) -> None:
+    wanted: dict[str, Any] = {"roles": [web()], "hosts": [host.option(("shop", "web"))], "policies": False}
+    predicted = set_up_bridge(bao, mount, **wanted, check=True)
+    assert [
+        f"the policy '{mount}-bridge-{name}' is not there" in text
+        for name, text in zip((f"{mount}.web", "revoke"), predicted.warnings, strict=True)
+    ] == [True, True]
+    with pytest.raises(HostsealError, match=r"have it written first.*Nothing was changed"):
+        set_up_bridge(bao, mount, **wanted)
+    assert look(bao, mount) == {}
+    for name, text in bridge(mount, **wanted).policies().items():
+        ask(bao, "POST", f"sys/policies/acl/{name}", {"policy": text})
+    assert not [step for step in set_up_bridge(bao, mount, **wanted).steps if "policies" in step.path]
+    assert host.login(bao).status_code == 200
+    # Nor does it remove any.
+    gone = set_up_bridge(bao, mount, roles=[], hosts=[], policies=False, purge=True)
+    assert not [step for step in gone.steps if "policies" in step.path]
 
 
 def test_networks_are_compared_and_kept(bao: OpenBao, mount: str, host: Machine) -> None:
