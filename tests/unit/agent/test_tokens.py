@@ -301,6 +301,18 @@ def test_reports_are_taken_once_and_only_known_words(agent: RunningAgent, prod: 
     assert not (folder / "..report").exists()
 
 
+def test_alerts_are_in_the_metrics(around: Around, bare: RunningAgent) -> None:
+    bare.arguments = ["--metrics", "--metrics-interval", "0.2"]
+    bare.start()
+    prod = Environment(host_key=bare.host_key)
+    bare.pin(prod)
+    deliver(bare, prod)
+    report(bare.mount(), b"used")
+    page = around.folder / "metrics/hostseal.prom"
+    eventually(lambda: 'hostseal_alerts_total{what="used"} 1' in page.read_text().splitlines())
+    assert not list((around.folder / "alerts").iterdir())
+
+
 @pytest.mark.parametrize("used", [True, False])
 def test_a_token_that_nobody_uses(around: Around, agent: RunningAgent, prod: Environment, used: bool) -> None:
     around.seconds = 2.0
