@@ -14,7 +14,6 @@ from typing import Any
 from ansible.executor.module_common import _apply_action_arg_defaults
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
-    Entry,
     HostsealError,
     Mount,
     check_name,
@@ -211,8 +210,7 @@ def _variables(shown: dict[str, Any], arguments: dict[str, Any], secrets: _Secre
             raise HostsealError(f"env_from_secrets names {name}, but env has {taken[0]} already")
     files = {name: name for name in shown.values()}
     if secrets.own:
-        entries = [Entry.from_options(entry) for entry in secrets.own["secrets"]]
-        targets = {entry.source: entry.target for entry in reversed(entries)}
+        targets = {entry.source: entry.target for entry in reversed(Mount.from_options(secrets.own).entries)}
         _refuse_unknown_secrets(shown, targets, "the list secrets")
         files = {name: targets[name] for name in files}
     return {f"{name}_FILE": f"{secrets.target}/{files[secret]}" for name, secret in shown.items()}

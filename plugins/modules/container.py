@@ -77,6 +77,20 @@ options:
         description: See O(hostseal.secrets.mount#module:on_expiry).
         type: str
         choices: [keep, wipe]
+      match:
+        description: See O(hostseal.secrets.mount#module:match).
+        type: dict
+        suboptions:
+          image:
+            description: See O(hostseal.secrets.mount#module:match.image).
+            type: str
+          labels:
+            description: See O(hostseal.secrets.mount#module:match.labels).
+            type: dict
+      while_booting:
+        description: See O(hostseal.secrets.mount#module:while_booting).
+        type: str
+        choices: [refuse, wait]
   env_from_secrets:
     description:
       - Environment variables that tell an image where its secrets are, as many official images know them. An item

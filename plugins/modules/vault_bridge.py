@@ -132,7 +132,7 @@ extends_documentation_fragment:
   - hostseal.secrets.backend
   - hostseal.secrets.store
   - hostseal.secrets.attributes
-  - hostseal.secrets.attributes.control_node
+  - hostseal.secrets.attributes.full
 attributes:
   idempotent:
     support: full

@@ -247,7 +247,7 @@ def is_bridge_policy(text: str | None) -> bool:
 
 
 def _create(name: str, role: Role) -> str:
-    # A minimum is what makes the server refuse a request that is not to be wrapped.
+    # Either limit makes the server refuse a request that is not to be wrapped.
     return f"""\
 # hostseal bridge: makes wrapped tokens of the token role {name}, and nothing else.
 path "auth/token/create/{name}" {{

@@ -430,6 +430,7 @@ def test_options_of_a_token_are_not_told_where_they_are_not_used() -> None:
         ({"image": "web"}, ("sha256:1", "sha256:1", {}), "its image is 'sha256:1', not 'web'"),
         ({"image": "web", "labels": {"app": "web"}}, ("evil", "sha256:1", {"app": "web"}), "its image is 'evil'"),
         ({"labels": {"app": "web"}}, ("x", "sha256:1", {}), "its label 'app' is not 'web'"),
+        ({"labels": {"app": "web"}}, ("x", "sha256:1", {"app": "web2"}), "its label 'app' is not 'web'"),
         ({"labels": {"tier": ""}}, ("x", "sha256:1", {}), "its label 'tier' is not ''"),
     ],
 )
