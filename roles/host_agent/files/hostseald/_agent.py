@@ -720,11 +720,13 @@ class Agent:
             return None
         held = self._held.get(volume)
         if held is None:
+            held = Held(None)
             try:
-                statement: Statement | None = unverified_statement(self._state.envelope(volume))
+                self._verify(volume, held)
             except (HostsealError, OSError):
-                statement = None
-            held = self._held.setdefault(volume, Held(statement))
+                with suppress(HostsealError, OSError):
+                    held.statement = unverified_statement(self._state.envelope(volume))
+            held = self._held.setdefault(volume, held)
         return held
 
     def _mark(self, volume: str, held: Held | None) -> int:
