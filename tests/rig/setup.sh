@@ -14,6 +14,9 @@ say() { printf 'setup: %s\n' "$*"; }
 missing_packages() {
     dpkg-query -W busybox-static >/dev/null 2>&1 || echo busybox-static
     command -v git >/dev/null || echo git
+    [ -x /usr/sbin/mariadbd ] || echo mariadb-server-core
+    command -v mariadb-dump >/dev/null || echo mariadb-client
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
     command -v ip >/dev/null || echo iproute2
     command -v iptables >/dev/null || echo iptables
     command -v mmdebstrap >/dev/null || echo mmdebstrap
@@ -44,6 +47,20 @@ real_python() {
     return 1
 }
 
+# Packages start what they bring, and PostgreSQL's makes a cluster: tests make and start servers of their own.
+install() {
+    local policy=/usr/sbin/policy-rc.d settings=/etc/postgresql-common/createcluster.d
+    as_root mkdir -p "$settings"
+    echo 'create_main_cluster = false' | as_root tee "$settings/hostseal-tests.conf" >/dev/null
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        # shellcheck disable=SC2064  # the name is of now
+        trap "as_root rm -f $policy" EXIT
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >build/apt.log
+}
+
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 packages=$(missing_packages)
@@ -52,7 +69,7 @@ if [ -n "$packages" ]; then
     say "installing" $packages
     as_root apt-get update -qq
     # shellcheck disable=SC2086  # here too
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >build/apt.log
+    install $packages
 fi
 
 python=$(real_python) || { say "no Python 3.11, 3.12 or 3.13 with venv found" >&2; exit 1; }

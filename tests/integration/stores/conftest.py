@@ -15,7 +15,7 @@ from tests.integration.stores.places import ServerPlace
 from tests.rig.databases import ENGINES, MariaDB, PostgreSQL, running
 from tests.unit.conftest import _no_implicit_places, empty_home, prod  # noqa: F401
 
-_MORE = {"test_declaring.py", "test_migrating.py", "test_revoking.py", "test_sealing.py"}
+_MORE = {"test_declaring.py", "test_migrating.py", "test_revoking.py"}
 
 
 @pytest.fixture(scope="session", params=list(ENGINES))
