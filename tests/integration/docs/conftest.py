@@ -65,6 +65,7 @@ class Reader:
             "https://vault.example.com:8200": bao.url,
             "/etc/ssl/certs/vault-ca.pem": bao.ca_cert,
             "/srv/reports/": f"{directory}/",
+            "/backup/": f"{directory}/",
             "/dev/shm/": f"{directory}/",
         }
         (directory / "home").mkdir()
