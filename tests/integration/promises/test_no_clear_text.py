@@ -370,7 +370,7 @@ class Hunt:
         return process
 
     def _finish_on_host(self, place: str, process: subprocess.Popen[bytes]) -> None:
-        out, _nothing = process.communicate(timeout=200)
+        out, _nothing = process.communicate(timeout=900)
         assert process.returncode == 0
         report = json.loads(out)
         assert report["unreadable"] == []
