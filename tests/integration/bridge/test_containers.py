@@ -169,10 +169,10 @@ def test_a_stolen_token_shows(site: Site) -> None:
     assert site.lookup(accessor)
     site.docker("exec", name, "touch", "/tmp/go")
     assert "the wrapped token was used already, or has expired" in site.log(name, "status 3")
-    (alert,) = eventually(lambda: site.events("alert", "prod.web"))
-    assert (alert["what"], alert["container"], alert["accessor"]) == ("used", "victim", accessor)
-    shown = eventually(lambda: site.host.out("journalctl", "--no-pager", "-o", "cat", "-t", "hook"), 40)
-    assert json.loads(shown.splitlines()[0])["alert"] == "used"
+    alert = eventually(lambda: [one for one in site.events("alert", "prod.web") if one.get("container") == "victim"])[0]
+    assert (alert["what"], alert["accessor"]) == ("used", accessor)
+    hook = ("journalctl", "--no-pager", "-o", "cat", "-t", "hook")
+    eventually(lambda: accessor in [json.loads(line).get("accessor") for line in site.host.out(*hook).splitlines()], 40)
     site.remove(name)
     eventually(lambda: not site.lookup(accessor))
 
