@@ -29,7 +29,12 @@ python=$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 where=(--local --python "$python")
 if [ -n "${HOSTSEAL_TARGETS:-}" ]; then
     where=(--controller "origin:python=$python@$venv/bin/python")
-    for target in $HOSTSEAL_TARGETS; do where+=(--target-python "$target"); done
+    for target in $HOSTSEAL_TARGETS; do
+        where+=(--target-python "$target")
+        # Some tests look for an interpreter by its name, and would find one of pyenv's shims.
+        PATH=$(dirname "${target#*@}"):$PATH
+    done
+    PATH=$venv/bin:$PATH
 fi
 unset PYTHONPATH ANSIBLE_COLLECTIONS_PATH
 log=$PWD/build/sanity/log
