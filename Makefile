@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 BACKEND ?= localkey
 # A short path: ansible-core makes sockets below it, and a socket's path has 107 characters at most.
 INTEGRATION = base=$$(mktemp -d /tmp/hs.XXXX) && trap "rm -rf $$base" EXIT && \
-	python -m pytest -n 2 --dist loadfile --basetemp=$$base tests/integration
+	python -m pytest -n 2 --dist loadfile --durations=50 --durations-min=10 --basetemp=$$base tests/integration
 # More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
 ARGS ?=
 
