@@ -99,7 +99,7 @@ def site(engine: Engine, bao: OpenBao, tmp_path_factory: pytest.TempPathFactory)
             made = Site(host, ControlNode(Path(tmp_path_factory.mktemp("control")), host), bao, proxy)
             made.control.tasks(*declare(password="sealed"), hosts="localhost")
             installed = made.control.tasks(made.role())
-            known = next(result for task, result in installed.results.items() if "bridge's public key" in task)
+            [known] = [result for task, result in installed.results.items() if "bridge's public key" in task]
             public_key = known["ansible_facts"]["hostseal_bridge_public_key"]
             bridge = bridge_task(bao, host.name, public_key, ["web", "brief", "boot"])
             made.control.tasks({**bridge, "delegate_to": "localhost"}, mounts())

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.stores.places import ServerPlace
 from tests.rig.databases import ENGINES, MariaDB, PostgreSQL, running
-from tests.unit.conftest import _no_implicit_places, empty_home, prod  # noqa: F401
+from tests.unit.conftest import _no_implicit_places, empty_home, prod  # noqa: F401  # pylint: disable=unused-import
 
 _MORE = {"test_declaring.py", "test_migrating.py", "test_revoking.py"}
 

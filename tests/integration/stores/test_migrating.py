@@ -3,4 +3,4 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """tests/unit/test_migrating.py with a store on a server."""
 
-from tests.unit.test_migrating import *  # noqa: F403  # pylint: disable=wildcard-import
+from tests.unit.test_migrating import *  # noqa: F403  # pylint: disable=wildcard-import,unused-wildcard-import
