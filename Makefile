@@ -28,12 +28,12 @@ setup: ## Install what is missing: packages, build/venv, build/collections
 unit: setup ## Unit tests, without Docker
 	python -m pytest -n 4 --dist worksteal tests/unit $(ARGS)
 
-integration: setup ## Integration tests on throwaway hosts
+integration: setup ## All integration tests, on throwaway hosts
 	$(INTEGRATION) $(ARGS)
 
-test: setup ## Unit and integration tests
+test: setup ## Unit and integration tests, those that are thorough left out
 	python -m pytest -n 4 --dist worksteal tests/unit
-	$(INTEGRATION)
+	$(INTEGRATION) -m "not thorough"
 
 lint: setup ## Everything that reads the code: style, types, documentation, ansible-test sanity
 	tests/rig/lint.sh

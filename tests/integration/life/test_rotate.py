@@ -149,6 +149,7 @@ def test_the_run_stops_at_the_first_host_that_is_unwell_and_one_task_goes_back(l
     assert set(life.deliver().ok().changed.values()) == {0}
 
 
+@pytest.mark.thorough
 def test_a_nightly_run_rotates_by_age_once_and_keeps_some_versions(life: Life) -> None:
     life.declare(hostseal_secrets=_secrets(rotate_after="90d", keep_versions=2))
     life.deliver().ok()

@@ -74,6 +74,7 @@ def kids(host: AgentHost) -> set[str]:
     return set(host.ask("GET", "/v1/status")["environments"]["prod"]["kids"])
 
 
+@pytest.mark.thorough
 def test_to_vault_and_back(fresh_host: HostFactory, bao: OpenBao, tmp_path: Any) -> None:
     machines = [fresh_host(), fresh_host()]
     control = Site(tmp_path, *machines)

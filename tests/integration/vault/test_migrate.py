@@ -260,6 +260,7 @@ def test_killed_at_each_call_of_a_backend(site: Site, start: str, monkeypatch: p
     assert (site.stored.values(), site.stored.record().backend) == (values, kind)
 
 
+@pytest.mark.thorough
 def test_a_killed_run_and_others_beside_the_next(site: Site, bao: OpenBao) -> None:
     whole, values = site.stored.whole(), site.stored.values()
     going = environment("going", **site.vault())
