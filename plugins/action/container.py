@@ -182,7 +182,7 @@ def _secrets(options: dict[str, Any], name: Any) -> _Secrets | None:
         raise HostsealError("secrets_mount is about a mount of the container's own: secrets is not a list")
     outcome = ArgumentSpecValidator(NAMED).validate({"environment": options["environment"], **given})
     if outcome.error_messages:
-        raise HostsealError(f"secrets: {outcome.errors.msg}")
+        raise HostsealError(f"secrets: {Action.first_error(outcome.errors)}")
     named = outcome.validated_parameters
     return _Secrets(
         check_name("environment", named["environment"]),

@@ -180,7 +180,7 @@ class Action(ActionBase):
         return found
 
     @staticmethod
-    def _say(errors: AnsibleValidationErrorMultiple) -> str:
+    def first_error(errors: AnsibleValidationErrorMultiple) -> str:
         """The first error. A misspelt option comes before what is missing because of it, with what is like it."""
         misspelt = next((error for error in errors if isinstance(error, UnsupportedError)), None)
         if misspelt is None:
@@ -206,7 +206,7 @@ class Action(ActionBase):
         options = {name: option for name, option in self.ARGUMENT_SPEC.items() if not name.startswith("_")}
         outcome = ArgumentSpecValidator(options, **self.CONSTRAINTS).validate(arguments)
         if outcome.error_messages:
-            message = self._say(outcome.errors)
+            message = self.first_error(outcome.errors)
             if any(value and value in message for value in hidden):
                 message = "an option is not valid; the message would show a secret's value and is withheld"
             raise HostsealError(message)

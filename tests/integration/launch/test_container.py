@@ -155,7 +155,7 @@ def test_refusals_leave_a_running_container_alone(node: Control, victim: dict[st
             ["'db_password'", "the list secrets"],
         ),
         "missing": ({"secrets": {"environment": "prod"}}, ["mount", "required"]),
-        "suboption": ({"secrets": {**SECRETS, "uid": 0}}, ["secrets.uid"]),
+        "suboption": ({"secrets": {**SECRETS, "uid": 0}}, ["secrets: unsupported option: uid"]),
         "climbing": ({"secrets": {"environment": "../x", "mount": "db"}}, ["environment name '../x'"]),
         "relative": ({"secrets": {**SECRETS, "target": "run/secrets"}}, ["target 'run/secrets'", "absolute"]),
         "dots": ({"secrets": {**SECRETS, "target": "/run/../secrets"}}, ["absolute"]),
