@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
 from hostseald import _bridge
 from hostseald._bridge import Bridge, load_bridge
@@ -20,7 +21,8 @@ from hostseald._http import HttpError, Request
 from jwcrypto.jwk import JWK
 
 from tests.integration.bridge.conftest import proxy_before, set_up
-from tests.integration.playbook import ControlNode
+from tests.integration.conftest import HostFactory
+from tests.integration.playbook import ControlNode, Outcome
 from tests.rig import certificates
 from tests.rig.certificates import Pair
 from tests.rig.fault_proxy import FaultProxy, Rule
@@ -145,6 +147,69 @@ def test_a_relay_that_wants_a_certificate(place: Place, bao: OpenBao, tmp_path: 
         answer = ask(bridge, "/v1/token", **WEB)
         assert ask(bridge, "/v1/lookup", token=answer["token"]) == {"used": False}
         ask(bridge, "/v1/end", accessor=answer["accessor"])
+
+
+def test_the_relay_role(place: Place, bao: OpenBao, fresh_host: HostFactory, tmp_path: Path) -> None:
+    host = fresh_host(load=())
+    inspected = json.loads(host.engine.text("container", "inspect", host.container))[0]["NetworkSettings"]["Networks"]
+    [network] = inspected.values()
+    authority = Pair(Path(bao.ca_cert), Path(bao.ca_key))
+    server = certificates.issue(authority, tmp_path, "relay", "relay", address=network["IPAddress"])
+    client = certificates.issue(authority, tmp_path, "db1", "db1", client=True)
+    host.sh("install -d -m 700 /etc/relay")
+    files = {"relay.pem": server.cert, "relay.key": server.key, "ca.pem": Path(bao.ca_cert)}
+    for name, path in files.items():
+        host.run(["tee", f"/etc/relay/{name}"], input=path.read_bytes())
+    control = ControlNode(tmp_path / "control", host)
+    with proxy_before(bao, tmp_path, network["Gateway"]) as vault:
+        variables = {
+            "hostseal_relay_vault_address": vault.url,
+            "hostseal_relay_vault_name": "localhost",
+            "hostseal_relay_vault_ca": "/etc/relay/ca.pem",
+            "hostseal_relay_certificate": "/etc/relay/relay.pem",
+            "hostseal_relay_key": "/etc/relay/relay.key",
+            "hostseal_relay_client_ca": "/etc/relay/ca.pem",
+        }
+
+        def role(*arguments: str, check: bool = True, **more: str) -> Outcome:
+            task = {"hosts": host.name, "gather_facts": False, "roles": ["hostseal.secrets.bridge_relay"]}
+            return control.playbook([{**task, "vars": {**variables, **more}}], *arguments, check=check)
+
+        assert (
+            "hostseal_relay_vault_address has to be"
+            in role(hostseal_relay_vault_address="http://x", check=False).output
+        )
+        host.sh("apt-get update --quiet")
+        role("--check")
+        assert host.run(["test", "-e", "/etc/nginx"], check=False).returncode
+        role()
+        assert '"changed": 0' in role().output
+
+        address = f"https://{network['IPAddress']}:8201"
+        assert "no Vault, or a proxy that can't reach it (status 400)" in refusal(place.bridge(address))
+        certificate = {"client_pem": client.cert.read_bytes(), "client_key": client.key.read_bytes()}
+        bridge = place.bridge(address, **certificate)
+        answer = ask(bridge, "/v1/token", **WEB)
+        assert ask(bridge, "/v1/lookup", token=answer["token"]) == {"used": False}
+        assert ask(bridge, "/v1/end", accessor=answer["accessor"]) == {}
+        options: Any = {"cert": (str(client.cert), str(client.key)), "verify": bao.ca_cert}
+        for method, path, status in (
+            ("POST", "sys/wrapping/unwrap", 404),
+            ("POST", "auth/hostseal/db1/role/x", 404),
+            ("POST", "auth/token/create", 404),
+            ("GET", "sys/wrapping/lookup", 403),
+        ):
+            assert requests.request(method, f"{address}/v1/{path}", timeout=10, **options).status_code == status
+        assert {one.path.removeprefix("/v1/") for one in vault.seen()} <= {
+            "auth/hostseal/db1/login",
+            "auth/token/create/prod.web",
+            "auth/token/revoke-self",
+            "auth/token/revoke-accessor",
+            "sys/wrapping/lookup",
+        }
+        role(hostseal_relay_state="absent")
+        with pytest.raises(requests.ConnectionError):
+            requests.get(address, timeout=10, **options)
 
 
 def test_what_the_agent_may_not_ask(place: Place, bao: OpenBao) -> None:
