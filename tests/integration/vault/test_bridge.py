@@ -464,7 +464,7 @@ def test_the_documented_rights_are_enough_and_with_less_nothing_changes(
 ) -> None:
     wanted: dict[str, Any] = {"roles": [web()], "hosts": [host.option(("shop", "web"))]}
     page = (ROOT / "docs" / "bridge.md").read_text(encoding="utf-8")
-    text = re.search(r"```hcl\n(.*?)```", page, re.DOTALL)
+    text = re.search(r"```text\n(path .*?)```", page, re.DOTALL)
     assert text
     policy = text[1].replace("hostseal-bridge-", f"{mount}-bridge-").replace("hostseal/", f"{mount}/")
     policy = policy.replace("roles/prod.", f"roles/{mount}.")
