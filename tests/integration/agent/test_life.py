@@ -95,6 +95,7 @@ def test_a_host_rotates_its_key(agent: AgentHost) -> None:
     assert all(not result.get("changed") for result in again.results.values()), again.output
 
 
+@pytest.mark.thorough
 def test_a_rotation_that_was_cut_off_is_finished_by_the_next_run(agent: AgentHost) -> None:
     (old,) = kids(agent)
     rotate = {"name": "Rotate", "hostseal.secrets.host_identity": {"state": "rotated"}}

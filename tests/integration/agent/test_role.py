@@ -81,6 +81,7 @@ def test_an_upgrade_leaves_running_containers_alone(agent: AgentHost) -> None:
     assert agent.live_files() == []
 
 
+@pytest.mark.thorough
 def test_another_size_leaves_running_containers_alone(agent: AgentHost) -> None:
     name = agent.start("resized")
     agent.control.tasks(install(hostseal_tmpfs_size="48m"))
@@ -139,6 +140,7 @@ def test_agent_info(agent: AgentHost) -> None:
     assert agent.control.tasks(task).results["Info"]["problems"] == []
 
 
+@pytest.mark.thorough
 def test_uninstall(agent: AgentHost) -> None:
     name = agent.start("left")
     absent = {**install(), "vars": {"hostseal_state": "absent"}}

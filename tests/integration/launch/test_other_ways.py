@@ -17,6 +17,8 @@ from tests.rig.host import ThrowawayHost, inventory_text
 
 from .conftest import Control
 
+pytestmark = pytest.mark.thorough
+
 COMPOSE = """\
 services:
   app:

@@ -140,7 +140,8 @@ def test_every_method_from_every_source_and_the_nearer_one_wins(ways: Ways, cont
         logins[3] += "/ann"
         assert seen == [path for login in logins for path in (login, "update auth/token/revoke-self")]
         store.unlink()
-    assert _accessors(ways.transit.bao) == accessors
+    # Tokens of tests before may have come to their end meanwhile.
+    assert _accessors(ways.transit.bao) <= accessors
 
 
 def test_every_method_from_files(ways: Ways, control: Control, tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_token_of_ours_ends_with_the_task_also_when_that_fails(ways: Ways, con
     run = control.tasks(ways.transit.environment("prod", "nokey", **login, **good), fails=True)
     assert "none of its policies (default, " in run.message("prod")
     assert ways.transit.paths(start)[-1] == "update auth/token/revoke-self"
-    assert _accessors(bao) == before
+    assert _accessors(bao) <= before
 
 
 def test_a_given_token_is_left_alone(transit: Transit) -> None:
