@@ -189,7 +189,7 @@ def test_the_key_is_encrypted_by_systemd(remapped: AgentHost) -> None:
     remapped.control.tasks({"name": "Deliver", "hostseal.secrets.mount": deliver})
     # And back.
     install_with(remapped, hostseal_key_protection="file")
-    assert sorted(host.out("ls", "/etc/hostseal").split()) == ["host.json", "host.key"]
+    assert [name for name in host.out("ls", "/etc/hostseal").split() if "key" in name] == ["host.key"]
     assert protected_by(remapped) == "file"
     assert places_of(host, keys[0]["d"]) == [KEY]
     assert remapped.read(name) == VALUE
