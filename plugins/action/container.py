@@ -57,14 +57,10 @@ CONNECTION_OPTIONS = frozenset(
 class _Secrets:
     """What the container is to see: a mount that the host has, or, with `own`, one of its own."""
 
-    environment: str
-    mount: str
+    volume: str
     target: str  # the directory in the container
     own: dict[str, Any] | None = None  # arguments for hostseal.secrets.mount
-
-    @property
-    def volume(self) -> str:
-        return volume_name(self.environment, self.mount)
+    files: dict[str, str] | None = None  # of its own: the file of each secret
 
 
 class ActionModule(Action):
@@ -111,7 +107,7 @@ class ActionModule(Action):
             # Its last user is gone now.
             delivered = self._own_mount({**secrets.own, "state": "absent"})
             if delivered.get("failed"):
-                return delivered
+                return {**delivered, "changed": bool(result.get("changed"))}
         return _joined(result, delivered)
 
     def _own_mount(self, arguments: dict[str, Any]) -> Result:
@@ -175,7 +171,9 @@ def _secrets(options: dict[str, Any], name: Any) -> _Secrets | None:
             "secrets": [{"source": entry} if isinstance(entry, str) else entry for entry in given],
         }
         mount = Mount.from_options(own)
-        return _Secrets(mount.environment, mount.name, target, own)
+        # The first, where a secret has several files.
+        files = {entry.source: entry.target for entry in reversed(mount.entries)}
+        return _Secrets(mount.volume, target, own, files)
     if not isinstance(given, dict):
         raise HostsealError("secrets is neither a dictionary with environment and mount nor a list of secrets")
     if options["secrets_mount"]:
@@ -184,11 +182,8 @@ def _secrets(options: dict[str, Any], name: Any) -> _Secrets | None:
     if outcome.error_messages:
         raise HostsealError(f"secrets: {Action.first_error(outcome.errors)}")
     named = outcome.validated_parameters
-    return _Secrets(
-        check_name("environment", named["environment"]),
-        check_name("mount", named["mount"]),
-        _checked_target(named["target"]),
-    )
+    volume = volume_name(check_name("environment", named["environment"]), check_name("mount", named["mount"]))
+    return _Secrets(volume, _checked_target(named["target"]))
 
 
 def _checked_target(target: str) -> str:
@@ -202,18 +197,19 @@ def _checked_target(target: str) -> str:
 def _variables(shown: dict[str, Any], arguments: dict[str, Any], secrets: _Secrets) -> dict[str, str]:
     """The environment variables that say where the secrets are."""
     known = plain(arguments.get("env")) or {}
-    for name in shown:
+    if shown and not isinstance(known, dict):
+        raise HostsealError("env is not a dictionary")
+    for name, secret in shown.items():
         if not VARIABLE.fullmatch(name):
             raise HostsealError(f"env_from_secrets: {shorten(name)} is not a name of an environment variable")
+        check_name("secret", secret)
         taken = [variable for variable in (name, f"{name}_FILE") if variable in known]
         if taken:
             raise HostsealError(f"env_from_secrets names {name}, but env has {taken[0]} already")
-    files = {name: name for name in shown.values()}
-    if secrets.own:
-        targets = {entry.source: entry.target for entry in reversed(Mount.from_options(secrets.own).entries)}
-        _refuse_unknown_secrets(shown, targets, "the list secrets")
-        files = {name: targets[name] for name in files}
-    return {f"{name}_FILE": f"{secrets.target}/{files[secret]}" for name, secret in shown.items()}
+    if secrets.files is not None:
+        _refuse_unknown_secrets(shown, secrets.files, "the list secrets")
+    files = secrets.files or {}
+    return {f"{name}_FILE": f"{secrets.target}/{files.get(secret, secret)}" for name, secret in shown.items()}
 
 
 def _refuse_unknown_secrets(shown: dict[str, str], names: Iterable[str], place: str) -> None:

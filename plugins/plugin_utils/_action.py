@@ -261,10 +261,11 @@ def _masked(arguments: Any, spec: Mapping[str, Any]) -> Any:
     shown = {}
     for name, given in arguments.items():
         option = spec.get(name)
+        location = plain(given) if name in ("store", "copy_to") else None
         if option is None or option.get("no_log"):
             shown[name] = _MASK
-        elif name in ("store", "copy_to"):
-            shown[name] = without_password(plain(given))
+        elif location is not None:
+            shown[name] = without_password(location) if isinstance(location, str) else _MASK
         else:
             shown[name] = _masked(given, option["options"]) if "options" in option else given
     return shown

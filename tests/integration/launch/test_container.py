@@ -145,6 +145,8 @@ def test_refusals_leave_a_running_container_alone(node: Control, victim: dict[st
         "both": ({"secrets": SECRETS, "secrets_mount": {"name": "x"}}, ["secrets_mount", "not a list"]),
         "bare": ({"env_from_secrets": {"A": "shared"}}, ["env_from_secrets", "no secrets"]),
         "variable": ({"secrets": SECRETS, "env_from_secrets": {"A=B": "shared"}}, ["'A=B'"]),
+        "nested": ({"secrets": SECRETS, "env_from_secrets": {"A": ["shared"]}}, ["secret name"]),
+        "text": ({"secrets": SECRETS, "env_from_secrets": {"A": "shared"}, "env": "B=1"}, ["env is not a dictionary"]),
         "taken": (
             {"secrets": SECRETS, "env_from_secrets": {"A": "shared"}, "env": {"A_FILE": "/x"}},
             ["env has A_FILE already"],
