@@ -10,6 +10,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import Hos
 from ansible_collections.hostseal.secrets.plugins.modules import store
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _verifying
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._database import label, locate
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._schema import SCHEMA, OutdatedError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store, Transaction
 
@@ -24,22 +25,24 @@ class ActionModule(Action):
     }
 
     def work(self, options: dict[str, Any]) -> Result:
+        # Before the store is made, as a bad place for its copy is to change nothing.
+        place = label(locate(options["copy_to"], None)) if options["copy_to"] else ""
         try:
             source = self.open_store(options, create=True, read_only=self.check)
         except OutdatedError:
-            return self._result(None, True, bool(options["copy_to"]), options)
+            return self._result(None, True, place, options)
         problems: list[str] = []
         with source:
             found, copied = source.found if source.exists else None, False
-            if options["copy_to"]:
+            if place == source.label:
+                raise HostsealError("copy_to is the place where the store is already")
+            if place:
                 there = {
                     "store": options["copy_to"],
                     "store_password": options["copy_to_password"],
                     "store_password_file": options["copy_to_password_file"],
                 }
                 with self.open_store(there, create=True, read_only=self.check) as target:
-                    if target.label == source.label:
-                        raise HostsealError("copy_to is the place where the store is already")
                     copied = self._copy(source, target)
                     if options["verify"] != "none":
                         problems = self._verify(source if self.check and copied else target, options)
@@ -48,7 +51,7 @@ class ActionModule(Action):
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             return {"changed": copied, "failed": True, "problems": problems, "msg": f"{problems[0]}{more}"}
-        return self._result(found, found != SCHEMA, copied, options)
+        return self._result(found, found != SCHEMA, place if copied else "", options)
 
     def _copy(self, source: Store, target: Store) -> bool:
         """Whether something was copied, or would be."""
@@ -78,16 +81,13 @@ class ActionModule(Action):
                 return list(_verifying.problems(transaction))
             return list(_verifying.problems(transaction, lambda environment: self.open_backend(environment, options)))
 
-    def _result(self, found: int | None, is_new: bool, copied: bool, options: dict[str, Any]) -> Result:
-        result: Result = {"changed": is_new or copied, "found": found, "copied": copied}
+    def _result(self, found: int | None, is_new: bool, copy: str, options: dict[str, Any]) -> Result:
+        """COPY is where something was copied to, empty when nothing was."""
+        result: Result = {"changed": is_new or bool(copy), "found": found, "copied": bool(copy)}
         if options["verify"] != "none":
             result["problems"] = []
         if self._task.diff and result["changed"]:
             lines = [f"store of schema version {SCHEMA}\n"] if is_new else []
-            lines += [f"copy at {_label(options['copy_to'])}\n"] if copied else []
+            lines += [f"copy at {copy}\n"] if copy else []
             result["diff"] = {"before": f"store of schema version {found}\n" if found else "", "after": "".join(lines)}
         return result
-
-
-def _label(location: str) -> str:
-    return location.partition("?")[0]

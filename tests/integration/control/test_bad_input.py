@@ -246,6 +246,9 @@ def test_store_that_does_not_exist(control: Control) -> None:
             (secret("a", generate={}), "does not exist: declare an environment first"),
             (task("", "secret_info", environment="prod"), "does not exist"),
             (_mount(), "does not exist"),
+            (task("", "secret_info", environment="prod", store=None), "does not exist"),
+            (task("", "secret_info", environment="prod", store=5), "store '5' is not an absolute path"),
+            (task("", "store", copy_to={"a": "b"}), "is not an absolute path"),
         ],
     )
     assert not control.place.path.exists()
