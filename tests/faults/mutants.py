@@ -24,24 +24,24 @@ MUTANTS: dict[str, Changes] = {
     },
     # An Unmount wipes whoever else has come meanwhile: no lock, and a count that is read before.
     "wipe-without-lock": {
-        "_agent.py": [
+        "_mounts.py": [
             (
-                "        with self._lock(volume).mount:\n            known = self._users.drop(volume, user)\n"
+                "        with self._lock(volume):\n            known = self._users.drop(volume, user)\n"
                 "            left = self._users.total(volume)\n            if not left:\n"
-                "                self._volumes.wipe(volume, held=False)\n",
+                "                self._empty(volume)\n",
                 "        known = self._users.drop(volume, user)\n        left = self._users.total(volume)\n"
-                "        if not left:\n            time.sleep(1)\n            self._volumes.wipe(volume, held=False)\n",
+                "        if not left:\n            __import__('time').sleep(1)\n            self._empty(volume)\n",
             )
         ]
     },
     # Nothing finishes what a crash cut off.
-    "no-mending": {"_agent.py": [("                self._mend(volume)\n", "                pass\n")]},
+    "no-mending": {"_mounts.py": [("                self._mend(volume)\n", "                pass\n")]},
     # The last Unmount leaves the files.
     "no-wipe": {
-        "_agent.py": [
+        "_mounts.py": [
             (
                 "            left = self._users.total(volume)\n            if not left:\n"
-                "                self._volumes.wipe(volume, held=False)\n"
+                "                self._empty(volume)\n"
                 '        self._audit.write("unmount"',
                 '            left = self._users.total(volume)\n        self._audit.write("unmount"',
             )

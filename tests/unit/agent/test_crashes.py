@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hostseald._agent
+import hostseald._mounts
 import pytest
 from hostseald._agent import Agent
 from hostseald._audit import Audit
@@ -64,8 +64,8 @@ class Stage:
                     _die_at(crash_at)
                 result = work(agent)
                 _die_at(-1)
-                for name in agent._volumes.names():
-                    agent._tidy(name)
+                for name in agent.mounts.live():
+                    agent.mounts._tidy(name)
                 with os.fdopen(writing, "wb") as pipe:
                     pickle.dump(result, pipe)
                 status = 0
@@ -86,12 +86,17 @@ class Stage:
 
     def reset(self) -> None:
         """The old envelope is held and pinned, nothing is live."""
-        self.do(lambda agent: (agent.wipe_all(), [agent.unmount("prod.db", user) for user in self.users(agent)]))
-        self.do(lambda agent: (agent.pin("prod", self.prod.key_set(), False), deliver(agent, self.old)))
+        self.do(
+            lambda agent: (
+                agent.deliveries.wipe_all(),
+                [agent.mounts.unmount("prod.db", user) for user in self.users(agent)],
+            )
+        )
+        self.do(lambda agent: (agent.keys.pin("prod", self.prod.key_set(), False), deliver(agent, self.old)))
 
     @staticmethod
     def users(agent: Agent) -> list[str]:
-        return [user for user, count in agent._users.ids("prod.db").items() for _use in range(count)]
+        return [user for user, count in agent.mounts._users.ids("prod.db").items() for _use in range(count)]
 
     def seen(self, volume: str = "prod.db") -> dict[str, bytes]:
         """What a container sees, by path; nothing but our own names may be there."""
@@ -156,7 +161,7 @@ def stage(bare: RunningAgent) -> Stage:
 
 
 def deliver(agent: Agent, envelope: str) -> dict[str, Any]:
-    outcome: dict[str, Any] = agent.deliver({"prod.db": envelope})["prod.db"]
+    outcome: dict[str, Any] = agent.deliveries.deliver({"prod.db": envelope})["prod.db"]
     assert "reason" not in outcome, outcome
     return outcome
 
@@ -167,24 +172,26 @@ def nothing(_agent: Agent) -> None:
 
 def test_wiping_what_expired(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.old = stage.prod.envelope(files=OLD, options={"expires_after": "1h", "on_expiry": "wipe"})
-    two_hours_later = hostseald._agent._milliseconds() + 7_200_000
+    two_hours_later = hostseald._mounts.milliseconds() + 7_200_000
 
     def wipe(agent: Agent) -> None:
-        monkeypatch.setattr(hostseald._agent, "_milliseconds", lambda: two_hours_later)
-        assert agent._wipe_expired() is None
+        monkeypatch.setattr(hostseald._mounts, "milliseconds", lambda: two_hours_later)
+        assert agent.mounts._wipe_expired() is None
 
-    for step in stage.crashes(lambda agent: agent.mount("prod.db", USER), wipe):
+    for step in stage.crashes(lambda agent: agent.mounts.mount("prod.db", USER), wipe):
         stage.do(wipe)
         assert stage.seen() == {}, step
         assert stage.volume.is_dir()
-        stage.do(lambda agent: agent.unmount("prod.db", USER))
+        stage.do(lambda agent: agent.mounts.unmount("prod.db", USER))
         assert not stage.volume.exists()
 
 
 def test_deliver_while_live(stage: Stage) -> None:
     outcomes = set()
-    for step in stage.crashes(lambda agent: agent.mount("prod.db", USER), lambda agent: deliver(agent, stage.new)):
-        status = stage.do(lambda agent: agent.status(docker=False))
+    for step in stage.crashes(
+        lambda agent: agent.mounts.mount("prod.db", USER), lambda agent: deliver(agent, stage.new)
+    ):
+        status = stage.do(lambda agent: agent.status.read(docker=False))
         held = status["mounts"][0]
         assert held["valid"], step
         assert held["users"] == 1
@@ -194,7 +201,7 @@ def test_deliver_while_live(stage: Stage) -> None:
         receipt = stage.do(lambda agent: deliver(agent, stage.new))
         assert receipt["live"]
         assert stage.seen() == NEW
-        stage.do(lambda agent: agent.unmount("prod.db", USER))
+        stage.do(lambda agent: agent.mounts.unmount("prod.db", USER))
         assert not stage.volume.exists()
     assert outcomes == {b"old", b"new"}
 
@@ -207,67 +214,69 @@ def test_deliver_several_at_once(stage: Stage, bare: RunningAgent) -> None:
     stage.old = old["prod.db"]
 
     def prepare(agent: Agent) -> None:
-        agent.deliver(old)
+        agent.deliveries.deliver(old)
         for volume in volumes:
-            agent.mount(volume, USER)
+            agent.mounts.mount(volume, USER)
 
     outcomes = set()
-    for step in stage.crashes(prepare, lambda agent: agent.deliver(new)):
-        mounts = stage.do(lambda agent: agent.status(docker=False))["mounts"]
+    for step in stage.crashes(prepare, lambda agent: agent.deliveries.deliver(new)):
+        mounts = stage.do(lambda agent: agent.status.read(docker=False))["mounts"]
         assert [mount["volume"] for mount in mounts if mount["valid"]] == volumes, step
         for volume in volumes:
             text = (bare.state / "mounts" / volume).read_text()
             assert text in (old[volume], new[volume]), step
             assert stage.seen(volume) == (before if text == old[volume] else after), step
         outcomes.add(tuple(stage.seen(volume)["key"] for volume in volumes))
-        assert all(receipt["live"] for receipt in stage.do(lambda agent: agent.deliver(new)).values())
+        assert all(receipt["live"] for receipt in stage.do(lambda agent: agent.deliveries.deliver(new)).values())
         assert [stage.seen(volume) for volume in volumes] == [after, after]
-        stage.do(lambda agent: [agent.unmount(volume, USER) for volume in volumes])
+        stage.do(lambda agent: [agent.mounts.unmount(volume, USER) for volume in volumes])
         assert not any((bare.volumes / volume).exists() for volume in volumes)
     assert {(b"old", b"old"), (b"new", b"new")} <= outcomes
 
 
 def test_mount(stage: Stage) -> None:
-    for step in stage.crashes(nothing, lambda agent: agent.mount("prod.db", USER)):
+    for step in stage.crashes(nothing, lambda agent: agent.mounts.mount("prod.db", USER)):
         users = stage.do(stage.users)
         assert len(users) <= 1
         assert stage.seen() == (OLD if users else {}), step
         # Docker asks again, since it got no answer.
-        stage.do(lambda agent: agent.mount("prod.db", USER))
+        stage.do(lambda agent: agent.mounts.mount("prod.db", USER))
         assert stage.seen() == OLD
         for _use in range(len(users) + 1):
-            stage.do(lambda agent: agent.unmount("prod.db", USER))
+            stage.do(lambda agent: agent.mounts.unmount("prod.db", USER))
         assert not stage.volume.exists()
 
 
 def test_unmount(stage: Stage) -> None:
-    for step in stage.crashes(lambda agent: agent.mount("prod.db", USER), lambda agent: agent.unmount("prod.db", USER)):
+    for step in stage.crashes(
+        lambda agent: agent.mounts.mount("prod.db", USER), lambda agent: agent.mounts.unmount("prod.db", USER)
+    ):
         users = stage.do(stage.users)
         assert stage.seen() == (OLD if users else {}), step
-        stage.do(lambda agent: agent.unmount("prod.db", USER))
+        stage.do(lambda agent: agent.mounts.unmount("prod.db", USER))
         assert not stage.volume.exists()
 
 
 @pytest.mark.parametrize("live", [False, True])
 def test_remove(stage: Stage, live: bool) -> None:
-    prepare = (lambda agent: agent.mount("prod.db", USER)) if live else nothing
-    for step in stage.crashes(prepare, lambda agent: agent.remove("prod.db")):
-        status = stage.do(lambda agent: agent.status(docker=False))
+    prepare = (lambda agent: agent.mounts.mount("prod.db", USER)) if live else nothing
+    for step in stage.crashes(prepare, lambda agent: agent.deliveries.remove("prod.db")):
+        status = stage.do(lambda agent: agent.status.read(docker=False))
         assert status["marks"] == {"prod.db": stage.prod.issued_at - 1}, step
         if status["mounts"]:
             assert stage.seen() == (OLD if live else {}), step
-        stage.do(lambda agent: agent.remove("prod.db"))
+        stage.do(lambda agent: agent.deliveries.remove("prod.db"))
         assert stage.seen() == {}
-        assert stage.do(lambda agent: agent.status(docker=False))["mounts"] == []
+        assert stage.do(lambda agent: agent.status.read(docker=False))["mounts"] == []
         stage.do(lambda agent: deliver(agent, stage.new))
 
 
 def test_pin(stage: Stage) -> None:
     def pin(agent: Agent) -> Any:
-        return agent.pin("prod", stage.prod.key_set(5000), False)
+        return agent.keys.pin("prod", stage.prod.key_set(5000), False)
 
     for _step in stage.crashes(nothing, pin):
-        status = stage.do(lambda agent: agent.status(docker=False))
+        status = stage.do(lambda agent: agent.status.read(docker=False))
         assert status["environments"]["prod"]["issued_at"] in (1000, 5000)
         assert status["mounts"][0]["valid"]
         assert stage.do(pin)["changed"] is False
@@ -280,11 +289,11 @@ def test_a_full_disk_refuses_and_leaves_the_good_one(stage: Stage, bare: Running
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", bare.state], check=True)
     try:
         stage.reset()
-        stage.do(lambda agent: agent.mount("prod.db", USER))
+        stage.do(lambda agent: agent.mounts.mount("prod.db", USER))
         large = stage.prod.envelope(files={"key": os.urandom(100_000)})
 
         both = {"prod.db": large, "prod.small": stage.prod.envelope("small", {"key": b"small"})}
-        outcomes = stage.do(lambda agent: agent.deliver(both))
+        outcomes = stage.do(lambda agent: agent.deliveries.deliver(both))
         assert "No space left" in outcomes["prod.db"]["reason"]
         assert outcomes["prod.small"]["changed"]
         assert stage.seen() == OLD

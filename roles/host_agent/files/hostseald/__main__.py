@@ -46,11 +46,11 @@ def run_agent(paths: Paths, options: argparse.Namespace) -> None:
     agent = Agent(paths, host, audit, options.quiet, options.gap, owner_of_zero, options.key_protection, options.alerts)
     agent.start()
     if options.metrics:
-        status = functools.partial(agent.status, docker=False, examine=False)
+        status = functools.partial(agent.status.read, docker=False, examine=False)
         Metrics(paths.metrics, status, audit.counts, options.metrics_interval).start()
     else:
         forget_metrics(paths.metrics)
-    plugin = _plugin_api.PluginApi(agent)
+    plugin = _plugin_api.PluginApi(agent.mounts, agent.envelopes)
     control = _control_api.ControlApi(agent)
     server = Server(
         [

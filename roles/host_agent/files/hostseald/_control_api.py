@@ -38,24 +38,28 @@ class ControlApi:
         kind, _slash, name = rest.partition("/")
         route = f"{request.method} {version}/{kind}{'/' if name else ''}"
         if route == "GET v1/status":
-            return self._agent.status(docker=_flag(request, "docker"))
+            return self._agent.status.read(docker=_flag(request, "docker"))
         if route == "PUT v1/environments/":
-            return self._agent.pin(check_name("environment", name), _text(request), _flag(request, "replace_key"))
+            return self._agent.keys.pin(check_name("environment", name), _text(request), _flag(request, "replace_key"))
         if route in ("PUT v1/mounts/", "DELETE v1/mounts/"):
             split_volume(name)
-            return self._deliver_one(name, _text(request)) if request.method == "PUT" else self._agent.remove(name)
+            return (
+                self._deliver_one(name, _text(request))
+                if request.method == "PUT"
+                else self._agent.deliveries.remove(name)
+            )
         if route == "PUT v1/mounts":
-            return self._agent.deliver(_envelopes(request))
+            return self._agent.deliveries.deliver(_envelopes(request))
         if route == "POST v1/proof":
-            return self._agent.prove(_text(request))
+            return self._agent.keys.prove(_text(request))
         if route == "DELETE v1/keys/":
-            return self._agent.forget_key(name)
+            return self._agent.keys.forget_key(name)
         if route == "POST v1/wipe":
-            return self._agent.wipe_all()
+            return self._agent.deliveries.wipe_all()
         raise HttpError(404, "there is no such request")
 
     def _deliver_one(self, volume: str, envelope: str) -> dict[str, Any]:
-        outcome = self._agent.deliver({volume: envelope})[volume]
+        outcome = self._agent.deliveries.deliver({volume: envelope})[volume]
         if "reason" in outcome:
             raise HttpError(409, outcome["reason"])
         return outcome

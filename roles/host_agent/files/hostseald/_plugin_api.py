@@ -12,9 +12,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ._agent import Agent, UnknownMountError
+from ._held import Envelopes
 from ._http import HttpError, Request
 from ._model import HostsealError
+from ._mounts import Mounts
+from ._refusals import UnknownMountError
 
 MAX_BODY_BYTES = 1 << 20
 
@@ -22,8 +24,9 @@ MAX_BODY_BYTES = 1 << 20
 class PluginApi:
     """Requests to method calls."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, mounts: Mounts, envelopes: Envelopes) -> None:
+        self._mounts = mounts
+        self._envelopes = envelopes
         self._actions = {
             "/Plugin.Activate": self._activate,
             "/VolumeDriver.Capabilities": self._capabilities,
@@ -55,7 +58,7 @@ class PluginApi:
     def _create(self, asked: dict[str, Any]) -> dict[str, Any]:
         if asked.get("Opts"):
             return {"Err": "hostseal: volumes of this driver take no options"}
-        self._agent.statement(_string(asked, "Name"))
+        self._envelopes.known(_string(asked, "Name"))
         return {"Err": ""}
 
     def _remove(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -64,27 +67,29 @@ class PluginApi:
         return {"Err": ""}
 
     def _mount(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"Mountpoint": self._agent.mount(_string(asked, "Name"), _string(asked, "ID")), "Err": ""}
+        return {"Mountpoint": self._mounts.mount(_string(asked, "Name"), _string(asked, "ID")), "Err": ""}
 
     def _unmount(self, asked: dict[str, Any]) -> dict[str, Any]:
-        self._agent.unmount(_string(asked, "Name"), _string(asked, "ID"))
+        self._mounts.unmount(_string(asked, "Name"), _string(asked, "ID"))
         return {"Err": ""}
 
     def _path(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"Mountpoint": self._agent.path(_string(asked, "Name")), "Err": ""}
+        name = _string(asked, "Name")
+        self._envelopes.known(name)
+        return {"Mountpoint": self._mounts.path(name), "Err": ""}
 
     def _get(self, asked: dict[str, Any]) -> dict[str, Any]:
         name = _string(asked, "Name")
         volume: dict[str, Any]
         try:
-            statement = self._agent.statement(name)
+            statement = self._envelopes.known(name).statement
         except UnknownMountError:
-            if not self._agent.in_use(name):
+            if not self._mounts.in_use(name):
                 return {"Err": "no such volume"}
             # Removed while containers have it. Docker sends no Unmount for a volume that is not there.
-            volume = {"Name": name, "Mountpoint": self._agent.published(name), "Status": {"removed": True}}
+            volume = {"Name": name, "Mountpoint": self._mounts.path(name), "Status": {"removed": True}}
             return {"Volume": volume, "Err": ""}
-        volume = {"Name": name, "Mountpoint": self._agent.published(name), "Status": {"damaged": True}}
+        volume = {"Name": name, "Mountpoint": self._mounts.path(name), "Status": {"damaged": True}}
         if statement is not None:
             volume["CreatedAt"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(statement.issued_at // 1000))
             volume["Status"] = {
@@ -95,7 +100,7 @@ class PluginApi:
         return {"Volume": volume, "Err": ""}
 
     def _list(self, _asked: dict[str, Any]) -> dict[str, Any]:
-        volumes = [{"Name": name, "Mountpoint": self._agent.published(name)} for name in self._agent.volumes()]
+        volumes = [{"Name": name, "Mountpoint": self._mounts.path(name)} for name in self._envelopes.volumes()]
         return {"Volumes": volumes, "Err": ""}
 
 
