@@ -214,6 +214,16 @@ def check_choice(kind: str, value: object, choices: Collection[str]) -> str:
     return str(value)
 
 
+def _place(members: Mapping[str, object]) -> tuple[str, int, int, int]:
+    """Target, uid, gid and mode of a file: root's and 0444 where MEMBERS say nothing else."""
+    return (
+        check_target(members.get("target")),
+        check_id("uid", members.get("uid", 0)),
+        check_id("gid", members.get("gid", 0)),
+        check_mode(members.get("mode", "0444")),
+    )
+
+
 @dataclass(frozen=True)
 class Entry:
     """One file of a mount. VERSION is a pinned secret version, None for the current one."""
@@ -243,14 +253,7 @@ class Entry:
         if version is not None and (not isinstance(version, int) or isinstance(version, bool) or version < 1):
             raise HostsealError(f"secret {shorten(source)}: version {shorten(version)} is not a version number")
         try:
-            return cls(
-                source=source,
-                target=check_target(given.get("target", source)),
-                uid=check_id("uid", given.get("uid", 0)),
-                gid=check_id("gid", given.get("gid", 0)),
-                mode=check_mode(given.get("mode", "0444")),
-                version=version,
-            )
+            return cls(source, *_place({"target": source, **given}), version)
         except HostsealError as error:
             raise HostsealError(f"secret {shorten(source)}: {error}") from None
 
@@ -294,14 +297,7 @@ class Token:
             wrap_ttl = check_duration("wrap_ttl", members.get("wrap_ttl", 60))
             if not MIN_WRAP_TTL <= wrap_ttl <= MAX_WRAP_TTL:
                 raise HostsealError(f"wrap_ttl {wrap_ttl} s is outside {MIN_WRAP_TTL} s to {MAX_WRAP_TTL} s")
-            return cls(
-                role=role,
-                target=check_target(members.get("target")),
-                uid=check_id("uid", members.get("uid", 0)),
-                gid=check_id("gid", members.get("gid", 0)),
-                mode=check_mode(members.get("mode", "0444")),
-                wrap_ttl=wrap_ttl,
-            )
+            return cls(role, *_place(members), wrap_ttl)
         except HostsealError as error:
             raise HostsealError(f"vault_token of role {shorten(role)}: {error}") from None
 
