@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.agent.harness import Environment, RunningAgent, build_agent
+from tests.unit.agent.harness import AGENT, Environment, RunningAgent
 
-# The tests import the agent's rooms from the file that hosts run.
-sys.path.insert(0, str(build_agent()))
+# The tests import the agent's rooms as hosts do.
+sys.path.insert(0, str(AGENT))
 
 
 @pytest.fixture

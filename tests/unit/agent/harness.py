@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import fcntl
+import hashlib
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,7 +27,6 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils import _zipapp
 from jwcrypto.jwk import JWK
 
 CHECKOUT = Path(__file__).parents[3]
-AGENT = CHECKOUT / "build" / "agent" / "hostseald.pyz"
 
 # Puts the sockets where systemd would: file descriptors 3 and up, and says so for its own process id.
 _LAUNCHER = """
@@ -37,15 +39,24 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def build_agent() -> Path:
-    """The zipapp, made from the sources as they are now."""
-    content = _zipapp.build(_zipapp.agent_sources(CHECKOUT))
-    AGENT.parent.mkdir(parents=True, exist_ok=True)
-    if not AGENT.exists() or AGENT.read_bytes() != content:
-        new = AGENT.with_suffix(f".{os.getpid()}")
-        new.write_bytes(content)
-        new.replace(AGENT)
-    return AGENT
+def unpacked_agent() -> Path:
+    """The members of the zip application, in a folder: Python keeps what it compiles of files there, and starts sooner."""
+    sources = _zipapp.agent_sources(CHECKOUT)
+    folder = CHECKOUT / "build" / "agent" / hashlib.sha256(_zipapp.build(sources)).hexdigest()[:16]
+    if not folder.exists():
+        new = folder.with_name(f"{folder.name}.{os.getpid()}")
+        for name, content in sources.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(content)
+        compileall.compile_dir(new, quiet=1)
+        try:
+            new.rename(folder)
+        except OSError:  # another worker was faster
+            shutil.rmtree(new)
+    return folder
+
+
+AGENT = unpacked_agent()
 
 
 class Environment:

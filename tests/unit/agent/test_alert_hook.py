@@ -15,9 +15,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hostseald import _alert_hook
 
 from tests.rig import certificates
 from tests.unit.agent.harness import AGENT
@@ -62,13 +64,18 @@ def webhook(tmp_path: Path) -> Iterator[Webhook]:
         thread.join()
 
 
-def hand_over(root: Path, settings: Any) -> subprocess.CompletedProcess[str]:
-    """Run the program on one alert, which it must take away."""
+def prepare(root: Path, settings: Any) -> None:
+    """One alert, which is to be taken away, and one that is being written at this moment."""
     folder = root / "run/hostseal/alerts"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "1-0.json").write_text(json.dumps(ALERT))
-    (folder / ".2-0.json").write_text("{")  # being written at this moment
+    (folder / ".2-0.json").write_text("{")
     (root / "alerts.json").write_text(json.dumps(settings))
+
+
+def run(root: Path, settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run the program."""
+    prepare(root, settings)
     environment = {**os.environ, "CREDENTIALS_DIRECTORY": str(root), "SSL_CERT_FILE": str(root / "ca.pem")}
     command = [sys.executable, "-I", str(AGENT), "alert", "--root", str(root)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
@@ -81,25 +88,31 @@ def left(root: Path) -> list[str]:
 def test_command_and_webhook_get_the_alert(tmp_path: Path, webhook: Webhook) -> None:
     webhook.failures = 1
     seen = tmp_path / "seen"
-    done = hand_over(tmp_path, {"command": ["tee", "-a", str(seen)], "webhook": webhook.url})
+    done = run(tmp_path, {"command": ["tee", "-a", str(seen)], "webhook": webhook.url})
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(seen.read_text()) == ALERT
     assert webhook.posts == [("/alerts", "application/json", ALERT)] * 2
     assert left(tmp_path) == [".2-0.json"]
 
 
-def test_what_fails_is_tried_three_times_and_told(tmp_path: Path) -> None:
+def test_what_fails_is_tried_three_times_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     tries = tmp_path / "tries"
-    command = ["sh", "-c", f"echo x >> {tries}; exit 1"]
-    done = hand_over(tmp_path, {"command": command, "webhook": "https://127.0.0.1:1/"})
+    prepare(tmp_path, {"command": ["sh", "-c", f"echo x >> {tries}; exit 1"], "webhook": "https://127.0.0.1:1/"})
+    pauses: list[float] = []
+    monkeypatch.setattr(_alert_hook, "time", SimpleNamespace(sleep=pauses.append))
+    _alert_hook.hand_over(str(tmp_path / "run/hostseal/alerts"), str(tmp_path))
     assert tries.read_text() == "x\n" * 3
-    assert "the command of alerts failed for 1-0.json" in done.stderr
-    assert "the webhook of alerts failed for 1-0.json" in done.stderr
+    assert pauses == [0.0, 2.0, 10.0] * 2
+    told = capsys.readouterr().err
+    assert "the command of alerts failed for 1-0.json" in told
+    assert "the webhook of alerts failed for 1-0.json" in told
     assert left(tmp_path) == [".2-0.json"]
 
 
 def test_settings_that_are_not_there(tmp_path: Path) -> None:
-    done = hand_over(tmp_path, {"command": 1})
+    done = run(tmp_path, {"command": 1})
     assert done.returncode == 1
     assert "run the role again" in done.stderr
     assert "1-0.json" in left(tmp_path)
