@@ -34,6 +34,10 @@ options:
         description: Its text.
         type: str
         default: ""
+      private:
+        description: Whether only root may read it, and a diff shows nothing of it.
+        type: bool
+        default: false
   state:
     description: Whether the files should be there.
     type: str
@@ -82,22 +86,25 @@ ARGUMENT_SPEC = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"dest": {"type": "path", "required": True}, "content": {"type": "str", "default": ""}},
+        "options": {
+            "dest": {"type": "path", "required": True},
+            "content": {"type": "str", "default": ""},
+            "private": {"type": "bool", "default": False},
+        },
     },
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "_agent": {"type": "str"},
 }
-MODE = 0o644
 
 
-def read(path):
-    """The content of a regular file with the right mode and owner; None when there is none such."""
+def read(path, mode):
+    """The content of a regular file with the right MODE and owner; None when there is none such."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             details = os.fstat(file.fileno())
             good = (
                 stat.S_ISREG(details.st_mode)
-                and stat.S_IMODE(details.st_mode) == MODE
+                and stat.S_IMODE(details.st_mode) == mode
                 and details.st_uid == os.geteuid()
             )
             return file.read() if good else None
@@ -105,7 +112,7 @@ def read(path):
         return None
 
 
-def replace(module, path, content):
+def replace(module, path, content, mode):
     """Put CONTENT to PATH, durably and at once."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=module.tmpdir)
@@ -113,15 +120,17 @@ def replace(module, path, content):
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-        os.fchmod(file.fileno(), MODE)
+        os.fchmod(file.fileno(), mode)
     module.atomic_move(temporary, path)
-    module.set_mode_if_different(path, MODE, False)
+    module.set_mode_if_different(path, mode, False)
 
 
-def shown(content):
+def shown(content, private):
     """What a diff shows of a file: its text, of the agent's file the digest."""
     if content is None:
         return ""
+    if private:
+        return "private\n"
     if b"\0" in content:
         return f"sha256 {hashlib.sha256(content).hexdigest()}\n"
     return content.decode(errors="replace")
@@ -133,12 +142,14 @@ def main():
         module.fail_json(msg="this module is run by its action plugin of the same name")
     contents = {entry["dest"]: entry["content"].encode() for entry in module.params["files"]}
     contents[module.params["agent"]] = base64.b64decode(module.params["_agent"])
+    private = {entry["dest"] for entry in module.params["files"] if entry["private"]}
     present = module.params["state"] == "present"
     changed = []
     diff = []
     try:
         for path, content in contents.items():
-            before = read(path)
+            mode = 0o600 if path in private else 0o644
+            before = read(path, mode)
             if (before == content) if present else not os.path.lexists(path):
                 continue
             changed.append(path)
@@ -146,14 +157,14 @@ def main():
                 {
                     "before_header": path,
                     "after_header": path,
-                    "before": shown(before),
-                    "after": shown(content) if present else "",
+                    "before": shown(before, path in private),
+                    "after": shown(content, path in private) if present else "",
                 }
             )
             if module.check_mode:
                 continue
             if present:
-                replace(module, path, content)
+                replace(module, path, content, mode)
             else:
                 os.unlink(path)
     except OSError as error:

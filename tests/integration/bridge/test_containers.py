@@ -173,6 +173,7 @@ def test_a_stolen_token_shows(site: Site) -> None:
     assert (alert["what"], alert["accessor"]) == ("used", accessor)
     hook = ("journalctl", "--no-pager", "-o", "cat", "-t", "hook")
     eventually(lambda: accessor in [json.loads(line).get("accessor") for line in site.host.out(*hook).splitlines()], 40)
+    assert site.host.out("stat", "-c", "%a %U", "/etc/hostseal/alerts.json").strip() == "600 root"
     site.remove(name)
     eventually(lambda: not site.lookup(accessor))
 
