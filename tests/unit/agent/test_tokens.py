@@ -40,6 +40,7 @@ class Around:
         self.containers = [container("created")]
         self.booting = False
         self.refusal: str | None = None
+        self.ends = True
         self.seconds = 60.0
         self.used: set[str] = set()
         self.issued: list[dict[str, Any]] = []
@@ -60,6 +61,8 @@ class Around:
         if request.path == "/v1/lookup":
             return 200, {"used": asked["token"] in self.used}
         if request.path == "/v1/end":
+            if not self.ends:
+                raise HttpError(503, "Vault is slow")
             self.ended.append(asked["accessor"])
             return 200, {}
         self.issued.append(asked)
@@ -279,6 +282,24 @@ def test_an_agent_that_was_restarted_knows_its_tokens(around: Around, agent: Run
     eventually(lambda: any(line.get("what") == "token_end" for line in agent.audit()))
     agent.kill()
     around.refusal = None
+    agent.start()
+    eventually(lambda: around.ended == ["a1"])
+
+
+def test_what_was_known_of_an_older_token(around: Around, agent: RunningAgent, prod: Environment) -> None:
+    """Its alerts are no news of the next one's, and it is ended even by the next agent."""
+    deliver(agent, prod)
+    folder = agent.mount()
+    report(folder, b"used")
+    eventually(lambda: alerts(agent) == ["used"])
+    around.containers = [container("exited")]
+    around.ends = False
+    agent.mount()
+    assert (folder / "token").read_text() == "t2"
+    report(folder, b"used")
+    eventually(lambda: alerts(agent) == ["used", "used"])
+    agent.kill()
+    around.ends = True
     agent.start()
     eventually(lambda: around.ended == ["a1"])
 
