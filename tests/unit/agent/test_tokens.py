@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +261,48 @@ def test_while_the_engine_boots(
     assert len(around.issued) == bool(token)
     agent.mount()
     assert len(around.issued) == bool(token)
+
+
+def test_those_that_wait_are_all_seen_before_one_gets_anything(
+    around: Around, agent: RunningAgent, prod: Environment
+) -> None:
+    deliver(agent, prod, token=None, match={"image": "app:1"}, while_booting="wait")
+    around.booting = True
+    folder = agent.mount()
+    agent.mount(user=SECOND)
+    running(around)
+    around.booting = False
+    time.sleep(1.5)
+    assert list(folder.iterdir()) == []
+    around.containers.append(container("running", "other"))
+    eventually((folder / "a").exists)
+
+
+def test_docker_can_not_be_asked_while_a_container_runs(around: Around, agent: RunningAgent, prod: Environment) -> None:
+    deliver(agent, prod, while_booting="wait")
+    folder = agent.mount()
+    running(around)
+    around.booting = True
+    agent.mount()  # docker cp
+    agent.unmount()
+    assert not agent.status()["mounts"][0]["waiting"]
+    assert "Docker can't be asked" in mount_error(agent)
+    assert (folder / "token").read_text() == "t1"
+    assert len(around.issued) == 1
+
+
+def test_a_token_that_can_not_be_kept_is_ended(around: Around, agent: RunningAgent, prod: Environment) -> None:
+    deliver(agent, prod)
+    with (agent.volumes / "fill").open("wb", buffering=0) as fill, suppress(OSError):
+        while True:
+            fill.write(bytes(1 << 20))
+    while True:  # what is left of a page, for directories
+        try:
+            (agent.volumes / f"fill{len(list(agent.volumes.iterdir()))}").write_bytes(b"1")
+        except OSError:
+            break
+    assert "No space left" in mount_error(agent)
+    eventually(lambda: around.ended == ["a1"])
 
 
 def test_an_agent_that_was_restarted_knows_its_tokens(around: Around, agent: RunningAgent, prod: Environment) -> None:
