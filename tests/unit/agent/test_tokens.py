@@ -172,6 +172,23 @@ def test_a_start_while_another_one_is_asked_for(around: Around, agent: RunningAg
     assert len(around.issued) == 1
 
 
+def test_an_envelope_that_comes_while_a_start_is_asked_for(
+    around: Around, agent: RunningAgent, prod: Environment
+) -> None:
+    """What was asked for is no longer what would be shown."""
+    deliver(agent, prod, match={"image": "app:1"})
+    around.hold = threading.Event()
+    reasons: list[str] = []
+    start = threading.Thread(target=lambda: reasons.append(mount_error(agent)))
+    start.start()
+    time.sleep(0.3)
+    deliver(agent, prod, match={"image": "app:2"})
+    around.hold.set()
+    start.join()
+    assert "has changed while the container was being started" in reasons[0]
+    eventually(lambda: around.ended == ["a1"])
+
+
 def test_an_engine_that_was_killed_starts_the_container_again(
     around: Around, agent: RunningAgent, prod: Environment
 ) -> None:
