@@ -33,6 +33,8 @@ class ActionModule(Action):
                 until_it_is_done.enter_context(self._retirement(name, after, oldest, options))
                 after = [number for number in after if number >= oldest]
             changed = before != after
+            if changed:
+                keys.check_changeable(directory)
             if not self.check:
                 # Another host's task may have been faster: what this one did counts.
                 changed = keys.create(directory, name)

@@ -15,6 +15,8 @@ options:
         else C($XDG_CONFIG_HOME/hostseal/keys) (C(~/.config) if that variable is not set).
       - In an AWX job or execution environment it must be set, because the default would die with the job.
       - The directory has mode 0700 and the files in it 0600; anything looser and symbolic links are refused.
+      - It may also be one key file, whatever its name, as a credential of AWX gives it to a job. Its key can be used, but not
+        rotated or retired.
     type: path
   url:
     description:

@@ -375,8 +375,39 @@ def test_key_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostsealError, match="key directory .*can't be made|is not a directory"):
         localkey.create(tmp_path / "file" / "keys", "prod")
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(HostsealError, match="is not a directory"):
-        localkey.create(tmp_path / "file", "prod")
+        localkey.create(tmp_path / "pipe", "prod")
+
+
+def test_one_key_file_of_any_name_is_read_and_never_changed(directory: Path, key: Path, tmp_path: Path) -> None:
+    """As AWX puts it among other files of a job."""
+    [text] = LocalKey(directory, "prod").encrypt([(PASSWORD, b"x")])
+    file = tmp_path / "tmpk3y"
+    file.write_bytes(key.read_bytes())
+    file.chmod(0o600)
+    tmp_path.chmod(0o755)
+    assert LocalKey(file, "prod").decrypt([(PASSWORD, text)]) == [b"x"]
+    assert localkey.versions(file, "prod") == [1]
+    assert not localkey.create(file, "prod")
+    for change in (lambda: localkey.rotate(file, "prod"), lambda: localkey.retire(file, "prod", 1)):
+        with pytest.raises(HostsealError, match="tmpk3y is one key file, which is never changed"):
+            change()
+    with pytest.raises(HostsealError, match="tmpk3y is not the one of the key 'staging'"):
+        LocalKey(file, "staging")
+    with pytest.raises(HostsealError, match="tmpk3y is not the one of the key 'staging'"):
+        localkey.create(file, "staging")
+    (tmp_path / "link").symlink_to(file)
+    with pytest.raises(HostsealError, match="link is a symbolic link"):
+        LocalKey(tmp_path / "link", "prod")
+    file.chmod(0o640)
+    with pytest.raises(HostsealError, match="has mode 0640"):
+        LocalKey(file, "prod")
+    file.chmod(0o600)
+    file.write_text("not a key")
+    with pytest.raises(HostsealError, match="truncated or malformed"):
+        LocalKey(file, "prod")
+    assert file.read_text() == "not a key"
 
 
 def test_relative_key_directory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@
 """The localkey backend: AES-256-GCM keys in a file on the control node.
 
 A key file is a JWK Set (RFC 7517 section 5), NAME.jwks in the key directory: numbered AES-256 versions, one root for
-fingerprints that does not rotate, and the Ed25519 signing key.
+fingerprints that does not rotate, and the Ed25519 signing key. In the directory's place one key file may be given, of any
+name, as AWX hands it to a job; it is read alone.
 """
 
 from __future__ import annotations
@@ -48,9 +49,8 @@ class LocalKey(Backend):
     """The keys in one key file."""
 
     def __init__(self, directory: Path, name: str) -> None:
-        path = key_file(directory, name)
-        keys = _read(path)
-        self._path = path
+        self._path = key_file(directory, name)
+        keys = _read(directory, name)
         self._versions = {number: AESGCM(key) for number, key in keys.versions.items()}
         self._newest = max(self._versions)
         self._signing = Ed25519PrivateKey.from_private_bytes(keys.signing)
@@ -108,7 +108,7 @@ class LocalKey(Backend):
 
 
 def key_directory(option: str | None) -> Path:
-    """The key directory: the option, else the user's own; never the store's directory."""
+    """The key directory, or one key file: the option, else the user's own directory; never the store's."""
     if option:
         if not os.path.isabs(option):
             raise HostsealError(f"key_path {option!r} is not an absolute path")
@@ -118,18 +118,30 @@ def key_directory(option: str | None) -> Path:
 
 def key_file(directory: Path, name: str) -> Path:
     """Where the key NAME lies."""
-    return directory / f"{check_name('key', name)}.jwks"
+    check_name("key", name)
+    return directory if os.path.isfile(directory) else directory / f"{name}.jwks"
+
+
+def check_changeable(directory: Path) -> None:
+    """HostsealError where the key is one file: a job would take a change with it when it ends."""
+    if os.path.isfile(directory):
+        raise HostsealError(
+            f"{directory} is one key file, which is never changed: change the key where its directory is, and put the"
+            " new file in this one's place, in AWX into the credential"
+        )
 
 
 def versions(directory: Path, name: str) -> list[int]:
     """The version numbers of a key, oldest first; an empty list when there is no such key."""
-    path = key_file(directory, name)
-    return sorted(_read(path).versions) if os.path.lexists(path) else []
+    return sorted(_read(directory, name).versions) if os.path.lexists(key_file(directory, name)) else []
 
 
 def create(directory: Path, name: str) -> bool:
     """Make the key NAME with version 1. False when it is there already; it is checked then."""
     path = key_file(directory, name)
+    if path == directory:
+        _read(directory, name)
+        return False
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
@@ -138,7 +150,7 @@ def create(directory: Path, name: str) -> bool:
         raise HostsealError(f"key directory {directory} can't be made: {error.strerror}") from None
     with _locked(directory):
         if os.path.lexists(path):
-            _read(path)
+            _read(directory, name)
             return False
         keys = [
             _symmetric("1", secrets.token_bytes(32)),
@@ -153,7 +165,7 @@ def rotate(directory: Path, name: str) -> int:
     """Add a version to the key NAME and return its number; the older ones go on opening what they sealed."""
     path = key_file(directory, name)
     with _locked(directory):
-        keys = _read(path)
+        keys = _read(directory, name)
         number = max(keys.versions) + 1
         _write(
             path, {**keys.document, "keys": [*keys.document["keys"], _symmetric(str(number), secrets.token_bytes(32))]}
@@ -165,7 +177,7 @@ def retire(directory: Path, name: str, oldest: int) -> list[int]:
     """Destroy the versions of the key NAME that are older than OLDEST; their numbers."""
     path = key_file(directory, name)
     with _locked(directory):
-        keys = _read(path)
+        keys = _read(directory, name)
         if oldest > max(keys.versions):
             raise HostsealError(f"key {name!r} has no version {oldest}: the newest is {max(keys.versions)}")
         gone = sorted(number for number in keys.versions if number < oldest)
@@ -207,8 +219,10 @@ def _bytes32(text: str) -> bytes:
     return value
 
 
-def _read(path: Path) -> _Keys:
-    _check_directory(path.parent)
+def _read(directory: Path, name: str) -> _Keys:
+    path = key_file(directory, name)
+    if path != directory:
+        _check_directory(directory)
     try:
         # O_NONBLOCK: a FIFO in the file's place must not hang us before fstat can refuse it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -232,7 +246,10 @@ def _read(path: Path) -> _Keys:
             )
         text = file.read(1 << 24)
     try:
-        return _Keys(json.loads(text), path.stem)
+        document = json.loads(text)
+        if document["name"] != name and path == directory:
+            raise HostsealError(f"key file {path} is not the one of the key {name!r}")
+        return _Keys(document, name)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # Not a word of the content: it is the key.
         raise HostsealError(f"key file {path} is truncated or malformed: restore it from your backup") from None
@@ -259,6 +276,7 @@ def _check_directory(directory: Path) -> None:
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """One writer at a time: Ansible forks a process per host."""
+    check_changeable(directory)
     _check_directory(directory)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
