@@ -18,11 +18,27 @@ from jinja2.defaults import DEFAULT_NAMESPACE
 from jsonschema import Draft202012Validator
 
 _VARIABLE = r"^[a-zA-Z_]+[a-zA-Z0-9_]*$"
-_RESERVED = (
-    "AD_HOC_COMMAND_ID AWX_HOST CACHE CALLBACK_CONNECTION CALLBACK_QUEUE INVENTORY_HOSTVARS INVENTORY_ID"
-    " INVENTORY_SOURCE_ID INVENTORY_UPDATE_ID JOB_CALLBACK_DEBUG JOB_ID MAX_EVENT_RES PATH PROJECT_REVISION PYTHONPATH"
-    " REST_API_TOKEN REST_API_URL SUPERVISOR_CONFIG_PATH VIRTUAL_ENV"
-).split()
+_RESERVED = [
+    "AD_HOC_COMMAND_ID",
+    "AWX_HOST",
+    "CACHE",
+    "CALLBACK_CONNECTION",
+    "CALLBACK_QUEUE",
+    "INVENTORY_HOSTVARS",
+    "INVENTORY_ID",
+    "INVENTORY_SOURCE_ID",
+    "INVENTORY_UPDATE_ID",
+    "JOB_CALLBACK_DEBUG",
+    "JOB_ID",
+    "MAX_EVENT_RES",
+    "PATH",
+    "PROJECT_REVISION",
+    "PYTHONPATH",
+    "REST_API_TOKEN",
+    "REST_API_URL",
+    "SUPERVISOR_CONFIG_PATH",
+    "VIRTUAL_ENV",
+]
 
 _FLAG = {"type": "boolean"}
 _ID = {"type": "integer"}
@@ -105,7 +121,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         managed=_FLAG,
     ),
     "credentials": _object(
-        "name credential_type", **_COMMON, credential_type=_ID, inputs={"type": "object"}, user=_ID_OR_NONE, team=_ID_OR_NONE
+        "name credential_type",
+        **_COMMON,
+        credential_type=_ID,
+        inputs={"type": "object"},
+        user=_ID_OR_NONE,
+        team=_ID_OR_NONE,
     ),
     "projects": _object(
         "name",
@@ -138,7 +159,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         ask_diff_mode_on_launch=_FLAG,
         survey_enabled=_FLAG,
     ),
-    "survey_spec": _object("name description spec", name=_TEXT, description=_TEXT, spec={"type": "array", "minItems": 1, "items": _QUESTION}),
+    "survey_spec": _object(
+        "name description spec",
+        name=_TEXT,
+        description=_TEXT,
+        spec={"type": "array", "minItems": 1, "items": _QUESTION},
+    ),
 }
 
 
@@ -187,9 +213,9 @@ def _bad_questions(questions: list[dict[str, Any]]) -> Iterator[str]:
     variables = [question["variable"] for question in questions]
     yield from (f"{name} is asked for twice" for name in variables if variables.count(name) > 1)
     for question in questions:
-        kinds = {"integer": int, "float": (float, int)}
+        kind = {"integer": (int,), "float": (float, int)}.get(question["type"], (str,))
         default = question.get("default", "")
-        if default != "" and not isinstance(default, kinds.get(question["type"], str)):
+        if default != "" and not isinstance(default, kind):
             yield f"default of {question['variable']} is of another type"
         if question["type"] in ("multiplechoice", "multiselect") and "choices" not in question:
             yield f"{question['variable']} has no choices"

@@ -18,7 +18,12 @@ REQUIREMENTS = ROOT / "requirements"
 TARGET = ROOT / "build" / "collections"
 # What is wanted of the package that a file of REQUIREMENTS names. community.docker needs the filtering one.
 WANTED = {
-    "bundle.txt": ("ansible/posix", "community/docker", "community/hashi_vault", "community/library_inventory_filtering_v1"),
+    "bundle.txt": (
+        "ansible/posix",
+        "community/docker",
+        "community/hashi_vault",
+        "community/library_inventory_filtering_v1",
+    ),
     "bundle-awx.txt": ("awx/awx",),
 }
 

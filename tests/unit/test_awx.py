@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,3 +108,18 @@ def test_odd_question_is_refused(change: dict[str, Any], reason: str) -> None:
     assert problems("survey_spec", survey) == []
     assert "asked for twice" in problems("survey_spec", {**survey, "spec": [question, question]})[0]
     assert re.search(reason, "\n".join(problems("survey_spec", {**survey, "spec": [{**question, **change}]})))
+
+
+def test_execution_environment_gets_the_packages_that_the_collection_needs() -> None:
+    builder = Path(sys.executable).with_name("ansible-builder")
+    done = subprocess.run(
+        [builder, "introspect", "--sanitize", ROOT / "build/sym"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = yaml.safe_load(done.stdout)
+    python = {re.split(r"[\[>= ]", line)[0] for line in found["python"]}
+    assert python == {"jwcrypto", "SQLAlchemy", "hvac", "PyMySQL", "psycopg"}
+    assert not found["system"]

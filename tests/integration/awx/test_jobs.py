@@ -131,9 +131,7 @@ def test_main_job_with_a_local_key(
     localkey.create(place.keys, "shop")
     key = (place.keys / "shop.jwks").read_text(encoding="ascii")
     keyed = Credential("localkey", {"key": key})
-    controller = _controller(
-        engine, image, host, ssh_key, place.keys.parent, **_declared("shop", "localkey")
-    )
+    controller = _controller(engine, image, host, ssh_key, place.keys.parent, **_declared("shop", "localkey"))
     predicted = controller.launch(SITE, keyed, store, arguments="--check -vvvv").ok()
     first = controller.launch(SITE, keyed, store, arguments="-vvvv", user="alice").ok()
     assert _read(host, "shop.web", "given") == ANOTHER

@@ -70,7 +70,7 @@ def test_set_up_with_vault_and_again(tmp_path: Path) -> None:
             assert {name: kinds[wanted["name"]][name] for name in wanted} == wanted
         # Like sets: AWX does not keep an order.
         assert {name: set(listed) for name, listed in _attached(awx).items()} == {
-            "declare": {"hostseal machine", "hostseal store", "hostseal writer"},
+            "declare": {"hostseal store", "hostseal writer"},
             "deliver": {"hostseal machine", "hostseal store", "hostseal deployer"},
             "rotate": {"hostseal machine", "hostseal store", "hostseal writer and deployer"},
             "revoke": {"hostseal machine", "hostseal store", "hostseal deployer"},
@@ -85,7 +85,7 @@ def test_set_up_with_vault_and_again(tmp_path: Path) -> None:
         }
         # A survey never asks for a value, and no credential comes with one.
         assert {question["type"] for question in questions} == {"text"}
-        assert not any("inputs" in body for _method, path, body in awx.writes if path.endswith("/credentials/"))
+        assert not any("inputs" in body for _method, where, body in awx.writes if where.endswith("/credentials/"))
 
         # Somebody has typed in what the credentials are for.
         for item in awx.items["credentials"].values():
@@ -96,9 +96,9 @@ def test_set_up_with_vault_and_again(tmp_path: Path) -> None:
 
         newer = IMAGE.replace("0.1.0", "0.2.0")
         _output, changed = _set_up(awx, tmp_path, "-e", f"hostseal_awx_image={newer}")
-        [(method, path, body)] = awx.writes[len(before) :]
+        [(method, address, body)] = awx.writes[len(before) :]
         assert (changed, method, body["image"]) == (1, "PATCH", newer)
-        assert path == awx.named("execution_environments")["hostseal"]["url"]
+        assert address == awx.named("execution_environments")["hostseal"]["url"]
 
 
 def test_set_up_with_a_local_key_and_a_store_of_the_inventory(tmp_path: Path) -> None:
@@ -108,14 +108,17 @@ def test_set_up_with_a_local_key_and_a_store_of_the_inventory(tmp_path: Path) ->
         _set_up(awx, tmp_path, *(part for one in given for part in ("-e", one)))
         keyed = ["hostseal local key", "hostseal machine"]
         assert {name: sorted(listed) for name, listed in _attached(awx).items()} == {
-            **dict.fromkeys(("declare", "deliver", "rotate", "revoke"), keyed),
+            "declare": ["hostseal local key"],
+            **dict.fromkeys(("deliver", "rotate", "revoke"), keyed),
             "report": ["hostseal machine"],
         }
         assert set(awx.named("credentials")) == set(keyed)
         assert set(awx.named("inventories")) == {"ours"}
 
 
-@pytest.mark.parametrize("given", ["hostseal_awx_backend=vault", f"hostseal_awx_image={IMAGE} hostseal_awx_backend=swarm"])
+@pytest.mark.parametrize(
+    "given", ["hostseal_awx_backend=vault", f"hostseal_awx_image={IMAGE} hostseal_awx_backend=swarm"]
+)
 def test_bad_variable_fails_before_anything_is_sent(given: str, tmp_path: Path) -> None:
     with AWX() as awx:
         output, _changed = _set_up(awx, tmp_path, "-e", given, fails=True)
