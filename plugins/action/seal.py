@@ -6,43 +6,116 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, Mount, check_name
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
+    HostsealError,
+    Mount,
+    check_duration,
+    check_name,
+    split_volume,
+    volume_name,
+)
 from ansible_collections.hostseal.secrets.plugins.modules import seal
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._publishing import Change, predict, publish
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._site import Site
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store, Transaction
 
 
 class ActionModule(Action):
-    """Seal mounts for many hosts, once per run."""
+    """Seal mounts for many hosts, once per run, and publish them for hosts that fetch them."""
 
     ARGUMENT_SPEC = seal.ARGUMENT_SPEC
-    CONSTRAINTS = {"required_together": [["hosts", "mounts"]], "required_one_of": [["mounts", "mounts_by_host"]]}
+    CONSTRAINTS = {
+        "required_by": {"mounts": ["hosts"]},
+        "required_one_of": [["mounts", "mounts_by_host", "publish_to"]],
+        "required_if": [["state", "absent", ["publish_to"]]],
+    }
 
     def work(self, options: dict[str, Any]) -> Result:
-        wanted = _wanted(options)
+        life = check_duration("manifest_expires_after", options["manifest_expires_after"])
+        if options["publish_to"] and not life:
+            raise HostsealError("manifest_expires_after is 0: a manifest that never expires can be withheld unnoticed")
+        site = Site(options["publish_to"], missing_ok=self.check) if options["publish_to"] else None
+        if options["hosts"] is not None and options["mounts"] is None and site is None:
+            raise HostsealError("hosts is given without mounts: say which mounts to seal for them")
         with self.open_store(options) as store:
-            plans, predicted = (
-                _sealing.plan_for_check(store, wanted) if self.check else (_sealing.plan(store, wanted), {})
-            )
-            fresh = [plan for plan in plans if not plan.is_sealed]
-            if fresh and not self.check:
-                _sealing.seal(store, lambda environment: self.open_backend(environment, options), fresh)
-        for reason in sorted(set(predicted.values())):
-            self._display.warning(f"{reason}; predicted as if this run did so")
-        sealed = {(plan.host, plan.mount.volume) for plan in fresh} | set(predicted)
+            if options["state"] == "absent":
+                wanted, sealed, withdrawn = [], set[tuple[str, str]](), _named(options)
+                if not self.check:
+                    store.run(lambda transaction: _withdraw(transaction, withdrawn))
+            else:
+                wanted, withdrawn = _wanted(options), []
+                sealed = self._seal(store, wanted, options)
+            changes = self._publish(store, site, life, sealed, withdrawn, options) if site else []
         result: Result = {
-            "changed": bool(sealed),
+            "changed": bool(sealed or changes),
             "envelopes": [
                 {"host": host, "volume": mount.volume, "sealed": (host, mount.volume) in sealed}
                 for host, mount in wanted
             ],
+            "published": [
+                {
+                    "host": change.host,
+                    "environment": change.environment,
+                    "added": [volume_name(change.environment, name) for name in change.added],
+                    "removed": [volume_name(change.environment, name) for name in change.removed],
+                }
+                for change in changes
+            ],
         }
-        if self._task.diff and sealed:
+        if self._task.diff and result["changed"]:
             result["diff"] = {
                 "before": "",
-                "after": "".join(f"{volume} sealed for {host}\n" for host, volume in sorted(sealed)),
+                "after": "".join(f"{volume} sealed for {host}\n" for host, volume in sorted(sealed))
+                + "".join(_line(change) for change in result["published"]),
             }
         return result
+
+    def _seal(self, store: Store, wanted: list[tuple[str, Mount]], options: dict[str, Any]) -> set[tuple[str, str]]:
+        """What was sealed now, or would be, as (host, volume)."""
+        plans, predicted = (
+            _sealing.plan_for_check(store, wanted) if self.check else (_sealing.plan(store, wanted), {})
+        )
+        fresh = [plan for plan in plans if not plan.is_sealed]
+        if fresh and not self.check:
+            _sealing.seal(store, lambda environment: self.open_backend(environment, options), fresh)
+        for reason in sorted(set(predicted.values())):
+            self._display.warning(f"{reason}; predicted as if this run did so")
+        return {(plan.host, plan.mount.volume) for plan in fresh} | set(predicted)
+
+    def _publish(
+        self,
+        store: Store,
+        site: Site,
+        life: int,
+        sealed: set[tuple[str, str]],
+        withdrawn: list[tuple[str, str, str]],
+        options: dict[str, Any],
+    ) -> list[Change]:
+        """For the hosts of the task and those that were published before, in the environments of the task."""
+        hosts: dict[str, set[str]] = {options["environment"]: set()} if options["environment"] else {}
+        named = [check_name("host", host) for host in [*(options["hosts"] or []), *(options["mounts_by_host"] or {})]]
+        mounts = [*(options["mounts"] or []), *(one for of in (options["mounts_by_host"] or {}).values() for one in of)]
+        for environment in {*hosts, *(mount.get("environment") or options["environment"] for mount in mounts)}:
+            hosts[check_name("environment", environment)] = set(named)
+        if not hosts:
+            raise HostsealError("publish_to needs the option environment, or mounts: what is to be published?")
+        changes = []
+        for environment, names in sorted(hosts.items()):
+            if self.check:
+                fresh: dict[str, set[str]] = {}
+                for host, volume in sealed:
+                    of, name = split_volume(volume)
+                    if of == environment:
+                        fresh.setdefault(host, set()).add(name)
+                gone = {(host, name) for of, host, name in withdrawn if of == environment}
+                changes += predict(store, environment, names, site, life, fresh, gone)
+            else:
+                changes += publish(
+                    store, lambda record: self.open_backend(record, options), environment, names, site, life
+                )
+        return changes
 
 
 def _wanted(options: dict[str, Any]) -> list[tuple[str, Mount]]:
@@ -52,9 +125,40 @@ def _wanted(options: dict[str, Any]) -> list[tuple[str, Mount]]:
         for mount in Mount.list_from_options(options["mounts"] or [], options["environment"])
         for host in hosts
     ]
+    for host, mounts in _by_host(options).items():
+        wanted += [(host, mount) for mount in Mount.list_from_options(mounts, options["environment"])]
+    return wanted
+
+
+def _by_host(options: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for host, mounts in (options["mounts_by_host"] or {}).items():
         check_name("host", host)
         if not isinstance(mounts, list):
             raise HostsealError(f"mounts_by_host: the mounts of host {host!r} are not a list")
-        wanted += [(host, mount) for mount in Mount.list_from_options(mounts, options["environment"])]
-    return wanted
+    return options["mounts_by_host"] or {}
+
+
+def _named(options: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The mounts of the task as (environment, host, name)."""
+    mounts = [(host, mount) for mount in options["mounts"] or [] for host in options["hosts"]]
+    mounts += [(host, mount) for host, of in _by_host(options).items() for mount in of]
+    return [
+        (
+            check_name("environment", mount.get("environment") or options["environment"]),
+            check_name("host", host),
+            check_name("mount", mount.get("name")),
+        )
+        for host, mount in mounts
+    ]
+
+
+def _withdraw(transaction: Transaction, mounts: list[tuple[str, str, str]]) -> None:
+    for environment in {of for of, _host, _name in mounts}:
+        transaction.environment(environment)  # a misspelt one must not look as if it was done
+        transaction.withdraw_envelopes(environment, [(host, name) for of, host, name in mounts if of == environment])
+
+
+def _line(change: dict[str, Any]) -> str:
+    told = [f"{volume} published for {change['host']}\n" for volume in change["added"]]
+    told += [f"{volume} withdrawn from {change['host']}\n" for volume in change["removed"]]
+    return "".join(told) or f"manifest of {change['environment']} renewed for {change['host']}\n"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The control socket of the agent, for modules that run on the host. Standard library only."""
+"""The agent's control socket, for modules that run on the host, and its socket for the fetcher. Standard library only."""
 
 from __future__ import annotations
 
@@ -95,6 +95,18 @@ class AgentClient:
     def wipe(self) -> dict[str, Any]:
         """Make the agent forget everything: {"changed"}."""
         return self._ask("POST", "/v1/wipe")
+
+    def wanted(self) -> dict[str, Any]:
+        """For the fetcher: {"host", "environments": by name {"sha256" of the held manifest, "wanted": SHA-256 by volume}}."""
+        return self._ask("GET", "/v1/manifests")
+
+    def put_manifest(self, environment: str, text: str) -> dict[str, Any]:
+        """For the fetcher: bring a manifest, {"changed", "wanted"}."""
+        return self._ask("PUT", f"/v1/manifests/{quote(environment, safe='')}", text)
+
+    def report_fetch(self, environment: str, reason: str | None) -> None:
+        """For the fetcher: tell why it failed, or None."""
+        self._ask("PUT", f"/v1/fetches/{quote(environment, safe='')}", json.dumps({"reason": reason}))
 
     def _ask(self, method: str, target: str, body: str | None = None) -> dict[str, Any]:
         connection = _UnixConnection(self._path, self._timeout)

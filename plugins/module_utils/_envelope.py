@@ -459,7 +459,7 @@ def _key_set(payload: dict[str, Any]) -> KeySet:
         raise EnvelopeError("the key set does not have 1 to 16 keys")
     return KeySet(
         environment=check_name("environment", payload["environment"]),
-        issued_at=_time(payload["issued_at"]),
+        issued_at=check_time(payload["issued_at"]),
         keys=tuple(load_signing_key(json.dumps(key)) for key in payload["keys"]),
     )
 
@@ -495,8 +495,8 @@ def _statement(payload: dict[str, Any]) -> Statement:
         environment=check_name("environment", payload["environment"]),
         host=check_name("host", payload["host"]),
         mount=check_name("mount", payload["mount"]),
-        issued_at=_time(payload["issued_at"]),
-        expires_at=None if payload["expires_at"] is None else _time(payload["expires_at"]),
+        issued_at=check_time(payload["issued_at"]),
+        expires_at=None if payload["expires_at"] is None else check_time(payload["expires_at"]),
         state_digest=digests[0],
         options=Options.from_options(payload["options"]),
         secrets=secrets,
@@ -510,7 +510,7 @@ def _secret_ref(payload: object) -> SecretRef:
         raise EnvelopeError("a secret of the statement is malformed")
     return SecretRef(
         name=check_name("secret", payload["name"]),
-        version=_time(payload["version"]),
+        version=check_time(payload["version"]),
         target=check_target(payload["target"]),
         uid=check_id("uid", payload["uid"]),
         gid=check_id("gid", payload["gid"]),
@@ -547,7 +547,8 @@ def _files(payload: dict[str, Any], refs: Iterable[SecretRef]) -> list[File]:
     return files
 
 
-def _time(value: object) -> int:
+def check_time(value: object) -> int:
+    """A time in milliseconds, or another number of the same kind, of a signed payload."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_TIME:
         raise EnvelopeError("a number of the statement is out of range")
     return value

@@ -15,20 +15,46 @@ description:
   - Run it once, before M(hostseal.secrets.mount) delivers to each host. Without it, M(hostseal.secrets.mount)
     seals for its own host.
   - What is sealed already in the same state is left as it is, and no backend is called then.
+  - With O(publish_to) the envelopes also become files of a static web server, from which hosts fetch their own, see
+    P(hostseal.secrets.host_agent#role) and its C(hostseal_pull_url). Nothing else has to reach these hosts then.
 author:
   - hostseal contributors (@hostseal)
 options:
   environment:
-    description: The environment of the mounts that name none themselves.
+    description: The environment of the mounts that name none themselves, and one to publish even without mounts.
     type: str
   hosts:
-    description: The hosts to seal O(mounts) for, by the names that they are enrolled under.
+    description:
+      - The hosts to seal O(mounts) for, by the names that they are enrolled under.
+      - Without O(mounts), the hosts to publish with O(publish_to) what the store has for them.
     type: list
     elements: str
   mounts_by_host:
     description:
       - Mounts that differ from host to host, a dictionary from a host's name to a list like O(mounts).
     type: dict
+  state:
+    description:
+      - V(absent) takes the mounts away, of which only names are needed. Hosts wipe them when they fetch the next time.
+      - It needs O(publish_to). For hosts that are reached there is M(hostseal.secrets.mount).
+    type: str
+    choices: [present, absent]
+    default: present
+  publish_to:
+    description:
+      - A directory on the control node. It has to be there. In it, each host has a signed manifest of all that the store
+        has for it, with the envelopes beside it.
+      - It is brought up to date for the hosts of the task, and in the environments of the task for all hosts that were
+        published before. A mount that was taken away is not in the manifest any more, and neither is any of a host that
+        is retired.
+    type: path
+  manifest_expires_after:
+    description:
+      - How long manifests are good, like V(7d) or V(12h). They are renewed when half of it is over, so run this task more
+        often than that.
+      - A host that gets no newer one until then says so, and goes on with what it has.
+    type: str
+    default: 7d
 extends_documentation_fragment:
   - hostseal.secrets.mount.mounts
   - hostseal.secrets.store
@@ -54,6 +80,29 @@ EXAMPLES = r"""
             uid: 999
             mode: "0400"
   run_once: true
+
+- name: Publish for hosts that fetch, and keep what is published good
+  hostseal.secrets.seal:
+    environment: prod
+    hosts: "{{ ansible_play_hosts }}"
+    mounts:
+      - name: db
+        secrets:
+          - source: db_password
+            uid: 999
+            mode: "0400"
+    publish_to: /srv/hostseal
+  run_once: true
+
+- name: Take a mount away from hosts that fetch
+  hostseal.secrets.seal:
+    environment: prod
+    hosts: [edge1, edge2]
+    mounts:
+      - name: db
+    state: absent
+    publish_to: /srv/hostseal
+  run_once: true
 """
 
 RETURN = r"""
@@ -75,6 +124,30 @@ envelopes:
       description: Whether it was sealed by this task, or would be in check mode.
       type: bool
       sample: true
+published:
+  description: The hosts whose manifest was written by this task, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    host:
+      description: Name of the host.
+      type: str
+      sample: db1
+    environment:
+      description: The environment.
+      type: str
+      sample: prod
+    added:
+      description: Docker volumes of new envelopes. With none of both, the manifest was renewed.
+      type: list
+      elements: str
+      sample: [prod.db]
+    removed:
+      description: Docker volumes that the host will wipe.
+      type: list
+      elements: str
+      sample: []
 """
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._options import (
@@ -89,6 +162,9 @@ ARGUMENT_SPEC = {
     "hosts": {"type": "list", "elements": "str"},
     **MOUNTS,
     "mounts_by_host": {"type": "dict"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "publish_to": {"type": "path"},
+    "manifest_expires_after": {"type": "str", "default": "7d"},
     **STORE,
     **BACKEND,
 }

@@ -21,7 +21,7 @@ except ImportError:  # told by Action: documentation is read without it
 else:
     HAS_SQLALCHEMY = True
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class OutdatedError(HostsealError):
@@ -114,6 +114,16 @@ if HAS_SQLALCHEMY:
         sa.Column("delivered_at", sa.BigInteger, nullable=False),
         sa.Column("signing_kid", sa.String(64)),
     )
+    # What pull mode has published for a host, and its newest manifest. It outlives the host's retirement.
+    publication = _table(
+        "publication",
+        sa.Column("environment", sa.ForeignKey("environment.name"), primary_key=True),
+        sa.Column("host", sa.String(253), primary_key=True),
+        sa.Column("issued_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=False),
+        sa.Column("mounts", sa.JSON, nullable=False),
+        sa.Column("text", _LONG, nullable=False),
+    )
     # No foreign key: it outlives what it tells of.
     audit = _table(
         "audit",
@@ -161,12 +171,14 @@ _NEW_COLUMNS = {
         _Column("host", "pinned_at", "BIGINT"),
         _Column("receipt", "signing_kid", "VARCHAR(64)"),
     ],
+    2: [],
 }
 _UPDATES = {
     1: [
         "UPDATE receipt SET signing_kid ="
         " (SELECT environment.signing_kid FROM environment WHERE environment.name = receipt.environment)",
     ],
+    2: [],
 }
 
 

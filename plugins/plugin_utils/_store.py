@@ -35,6 +35,7 @@ if HAS_SQLALCHEMY:
     from ._schema import host as _host
     from ._schema import meta as _meta
     from ._schema import metadata as _metadata
+    from ._schema import publication as _publication
     from ._schema import receipt as _receipt
     from ._schema import secret as _secret
     from ._schema import version as _version
@@ -104,6 +105,31 @@ class StoredEnvelope:
     issued_at: int
     expires_at: int | None
     state_digest: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A mount of a host without its envelope's text; issued_at is None for one that was taken away."""
+
+    host: str
+    mount: str
+    last_issued_at: int
+    issued_at: int | None
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was published for a host: text is its newest manifest, mounts are by name.
+
+    Each mount is a dict of issued_at, sha256 (of the envelope), state_digest, and secrets as in a receipt.
+    """
+
+    environment: str
+    host: str
+    issued_at: int
+    expires_at: int
+    mounts: dict[str, dict[str, Any]]
     text: str
 
 
@@ -348,7 +374,7 @@ class Transaction:
 
     def remove_environment(self, name: str) -> None:
         """Forget an environment with everything in it, its secrets' numbers too."""
-        for table in (_receipt, _envelope, _host, _version, _secret):
+        for table in (_publication, _receipt, _envelope, _host, _version, _secret):
             self._connection.execute(table.delete().where(table.c.environment == name))
         self._connection.execute(_environment.delete().where(_environment.c.name == name))
 
@@ -552,12 +578,16 @@ class Transaction:
             statement = self._one_envelope(environment).where(not_overtaken)
             self._connection.execute(statement.values({name: sa.bindparam(f"new_{name}") for name in columns}), rows)
 
+    def withdraw_envelopes(self, environment: str, mounts: Iterable[tuple[str, str]]) -> None:
+        """Have no envelope any more for each (host, mount); what hosts confirmed, and last issue times, stay."""
+        rows = [{"key_host": host, "key_mount": mount} for host, mount in mounts]
+        if rows:
+            gone = {"issued_at": None, "expires_at": None, "state_digest": None, "text": None}
+            self._connection.execute(self._one_envelope(environment).values(gone), rows)
+
     def remove_envelope(self, environment: str, host: str, mount: str) -> None:
         """Forget a mount of a host; its last issue time stays."""
-        self._connection.execute(
-            self._one_envelope(environment).values(issued_at=None, expires_at=None, state_digest=None, text=None),
-            {"key_host": host, "key_mount": mount},
-        )
+        self.withdraw_envelopes(environment, [(host, mount)])
         self._connection.execute(_receipt.delete().where(*_is_mount(_receipt, environment, host, mount)))
 
     def receipts(self, environment: str, hosts: Sequence[str] | None = None) -> list[Receipt]:
@@ -574,6 +604,33 @@ class Transaction:
             where = _is_mount(_receipt, receipt.environment, receipt.host, receipt.mount)
             self._connection.execute(_receipt.delete().where(*where))
             self._connection.execute(_receipt.insert().values(**vars(receipt)))
+
+    def sealed(self, environment: str, hosts: Sequence[str]) -> list[Sealed]:
+        """All mounts that HOSTS have, or had, without their envelopes."""
+        columns = (_envelope.c.host, _envelope.c.mount, _envelope.c.last_issued_at, _envelope.c.issued_at)
+        query = sa.select(*columns).where(_envelope.c.environment == environment)
+        return [_from_row(Sealed, row) for row in self._among(query, _envelope.c.host, hosts)]
+
+    # Publications
+
+    def publications(self, environment: str) -> dict[str, Publication]:
+        """What was published, by host."""
+        query = _publication.select().where(_publication.c.environment == environment).order_by(_publication.c.host)
+        return {row.host: row for row in self._rows(Publication, query)}
+
+    def put_publications(self, publications: Sequence[Publication]) -> None:
+        """Record what was published, in the place of what was before."""
+        keys = [{"key_environment": one.environment, "key_host": one.host} for one in publications]
+        if not keys:
+            return
+        self._connection.execute(
+            _publication.delete().where(
+                _publication.c.environment == sa.bindparam("key_environment"),
+                _publication.c.host == sa.bindparam("key_host"),
+            ),
+            keys,
+        )
+        self._connection.execute(_publication.insert(), [vars(one) for one in publications])
 
     @staticmethod
     def _one_envelope(environment: str) -> sa.Update:

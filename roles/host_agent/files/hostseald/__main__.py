@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""hostseald.pyz agent | docker-helper | bridge | alert: started by systemd, all but the last with their sockets."""
+"""hostseald.pyz agent | docker-helper | bridge | alert | fetch: started by systemd, the first three with their sockets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 from . import _systemd
+from ._files import remove_file
 from ._http import Handler, Server, Service
 from ._model import HostsealError
 from ._paths import Paths
@@ -44,7 +45,7 @@ def run_agent(paths: Paths, options: argparse.Namespace) -> None:
     audit = Audit(paths.audit, host.name)
     owner_of_zero = (options.uid_offset, options.gid_offset)
     agent = Agent(paths, host, audit, options.quiet, options.gap, owner_of_zero, options.key_protection, options.alerts)
-    agent.start()
+    agent.start(options.fetch)
     if options.metrics:
         status = functools.partial(agent.status.read, docker=False, examine=False)
         Metrics(paths.metrics, status, audit.counts, options.metrics_interval).start()
@@ -52,12 +53,14 @@ def run_agent(paths: Paths, options: argparse.Namespace) -> None:
         forget_metrics(paths.metrics)
     plugin = _plugin_api.PluginApi(agent.mounts, agent.envelopes)
     control = _control_api.ControlApi(agent)
-    server = Server(
-        [
-            Service(sockets["hostseal.sock"], plugin.handle, _plugin_api.MAX_BODY_BYTES, most=128),
-            Service(sockets["agent.sock"], control.handle, _control_api.MAX_BODY_BYTES, most=16),
-        ]
-    )
+    services = [
+        Service(sockets["hostseal.sock"], plugin.handle, _plugin_api.MAX_BODY_BYTES, most=128),
+        Service(sockets["agent.sock"], control.handle, _control_api.MAX_BODY_BYTES, most=16),
+    ]
+    if options.fetch:
+        fetch = _control_api.FetchApi(agent)
+        services.append(Service(_listen(paths.fetch), fetch.handle, _control_api.MAX_BODY_BYTES, most=4))
+    server = Server(services)
 
     def alive() -> None:
         if server.longest_running() < STUCK_SECONDS:
@@ -89,6 +92,14 @@ def run_alert(paths: Paths, _options: argparse.Namespace) -> None:
     hand_over(paths.alerts, os.environ.get("CREDENTIALS_DIRECTORY", ""))
 
 
+def run_fetch(paths: Paths, _options: argparse.Namespace) -> None:
+    """Fetch what is published for this host, once."""
+    from ._fetch import load_fetcher
+
+    places = [os.environ.get(name, "") for name in ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY")]
+    load_fetcher(paths.fetch, *places).run(is_timed="TRIGGER_UNIT" in os.environ)
+
+
 def _serve_until_idle(name: str, handler: Handler, options: argparse.Namespace) -> None:
     sockets = _sockets(name)
     server = Server([Service(sockets[name], handler, 1 << 20, most=16)])
@@ -116,9 +127,28 @@ def _sockets(*names: str) -> dict[str, socket.socket]:
     return sockets
 
 
+def _listen(path: str) -> socket.socket:
+    """A socket at PATH for the group of its directory, whose set-group-ID bit hands the group on.
+
+    None of systemd's: it would not add one to a service that runs, and nothing is lost by who comes while it does not.
+    """
+    remove_file(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    listener.bind(path)
+    os.chmod(path, 0o660)
+    listener.listen(16)
+    return listener
+
+
 def main(arguments: list[str]) -> int:
     """Run one of the programs; the exit status."""
-    programs = {"agent": run_agent, "docker-helper": run_docker_helper, "bridge": run_bridge, "alert": run_alert}
+    programs = {
+        "agent": run_agent,
+        "docker-helper": run_docker_helper,
+        "bridge": run_bridge,
+        "alert": run_alert,
+        "fetch": run_fetch,
+    }
     parser = argparse.ArgumentParser(prog="hostseald.pyz", description=__doc__)
     parser.add_argument("program", choices=sorted(programs))
     parser.add_argument("--uid-offset", type=int, default=0, help="the host's uid of root in containers (userns-remap)")
@@ -133,6 +163,7 @@ def main(arguments: list[str]) -> int:
         "--key-protection", default="file", choices=("file", "systemd-creds"), help="in what kind of file the key lies"
     )
     parser.add_argument("--alerts", action="store_true", help="write a file for each alert, for the program alert")
+    parser.add_argument("--fetch", action="store_true", help="take what the program fetch brings")
     parser.add_argument("--idle", type=float, default=60.0, help="seconds after which Docker helper and bridge end")
     parser.add_argument("--root", default="/", help="another root directory, for tests")
     options = parser.parse_args(arguments)

@@ -20,6 +20,7 @@ from ._jobs import Jobs
 from ._keys import Keys
 from ._mounts import Mounts
 from ._paths import Paths
+from ._pull import Pull
 from ._reconcile import GAP_SECONDS, QUIET_SECONDS
 from ._state import State
 from ._status import Status
@@ -29,7 +30,7 @@ from ._volumes import Volumes
 
 
 class Agent:
-    """What the two APIs ask: MOUNTS and ENVELOPES are for Docker, KEYS, DELIVERIES and STATUS for the control side."""
+    """What the two APIs ask: MOUNTS and ENVELOPES are for Docker, KEYS, DELIVERIES and STATUS for the control side, PULL for a fetcher."""
 
     def __init__(
         self,
@@ -57,12 +58,15 @@ class Agent:
             host.name, self.envelopes, volumes, users, tokens, guard, changes, docker, audit, quiet, gap
         )
         self.deliveries = Deliveries(host.name, state, self.keys, self.envelopes, self.mounts, audit)
+        self.pull = Pull(host.name, state, self.keys, self.envelopes, self.deliveries, audit, alert)
         self.status = Status(
-            host, key_protection, state, self.keys, self.envelopes, volumes, users, tokens, changes, docker
+            host, key_protection, state, self.keys, self.envelopes, self.pull, volumes, users, tokens, changes, docker
         )
 
-    def start(self) -> None:
-        """Finish what a crash cut off, then begin the background work."""
+    def start(self, pull: bool = False) -> None:
+        """Finish what a crash cut off, then begin the background work. PULL: there is a fetcher."""
         held = len(self.envelopes.volumes())
         self._audit.write("start", {"version": VERSION, "kid": self._host.kid, "mounts": held})
         self.mounts.start()
+        if pull:
+            self.pull.start()

@@ -31,7 +31,7 @@ class Alerts:
         self._numbers = itertools.count()
 
     def give(self, what: str, details: dict[str, Any]) -> None:
-        """Tell it. WHAT is one word: unused, used, foreign or several."""
+        """Tell it. WHAT is one word: unused, used, foreign, several or expired."""
         self._audit.write("alert", {"what": what, **details})
         if self._folder is None:
             return

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import ssl
 import threading
 import time
 import uuid
@@ -27,6 +26,7 @@ from jwcrypto.jwt import JWT
 
 from ._envelope import load_signing_key
 from ._http import HttpError, Request
+from ._https import tls_context
 from ._model import HostsealError, check_name, token_role
 from ._vault_client import Reply, VaultClient, VaultError
 
@@ -168,11 +168,7 @@ def load_bridge(folder: str) -> Bridge:
         with open(os.path.join(folder, "bridge.key"), encoding="utf-8") as file:
             key = load_signing_key(file.read(), private=True)
         host = check_name("host", settings["host"])
-        authority, certificate = (os.path.join(folder, name) for name in ("bridge-ca.pem", "bridge-client.pem"))
-        context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
-        if os.path.exists(certificate):
-            context.load_cert_chain(certificate, os.path.join(folder, "bridge-client.key"))
-        vault = VaultClient(settings["address"], context, settings["namespace"])
+        vault = VaultClient(settings["address"], tls_context(folder, "bridge"), settings["namespace"])
         return Bridge(vault, Login(host, f"{settings['prefix']}/{host}", key))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise HostsealError(

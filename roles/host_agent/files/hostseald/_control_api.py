@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The control socket: pin keys, deliver and remove envelopes, prove and forget host keys, wipe, status. Errors are {"reason": text}."""
+"""The control socket: pin keys, deliver and remove envelopes, prove and forget host keys, wipe, status.
+
+And the fetcher's socket, with what it needs. Errors are {"reason": text}.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,15 @@ class ControlApi:
     def handle(self, request: Request) -> tuple[int, dict[str, Any]]:
         """Answer one request."""
         try:
-            return 200, self._route(request)
+            return 200, self._answer(request)
         except HostsealError as error:
             raise HttpError(409, str(error)) from None
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             raise HttpError(409, f"a disk of the host failed: {error.strerror}{where}") from None
 
-    def _route(self, request: Request) -> dict[str, Any]:
-        version, _slash, rest = request.path[1:].partition("/")
-        kind, _slash, name = rest.partition("/")
-        route = f"{request.method} {version}/{kind}{'/' if name else ''}"
+    def _answer(self, request: Request) -> dict[str, Any]:
+        route, name = _route(request)
         if route == "GET v1/status":
             return self._agent.status.read(docker=_flag(request, "docker"))
         if route == "PUT v1/environments/":
@@ -55,7 +56,9 @@ class ControlApi:
         if route == "DELETE v1/keys/":
             return self._agent.keys.forget_key(name)
         if route == "POST v1/wipe":
-            return self._agent.deliveries.wipe_all()
+            outcome = self._agent.deliveries.wipe_all()
+            self._agent.pull.forget()
+            return outcome
         raise HttpError(404, "there is no such request")
 
     def _deliver_one(self, volume: str, envelope: str) -> dict[str, Any]:
@@ -63,6 +66,30 @@ class ControlApi:
         if "reason" in outcome:
             raise HttpError(409, outcome["reason"])
         return outcome
+
+
+class FetchApi(ControlApi):
+    """What the fetcher may ask, at a socket of its own: it has the network, and is not trusted."""
+
+    def _answer(self, request: Request) -> dict[str, Any]:
+        route, name = _route(request)
+        if route == "GET v1/manifests":
+            return self._agent.pull.wanted()
+        if route == "PUT v1/manifests/":
+            return self._agent.pull.accept(check_name("environment", name), _text(request))
+        if route == "PUT v1/mounts":
+            return self._agent.pull.deliver(_envelopes(request))
+        if route == "PUT v1/fetches/":
+            reason = request.json().get("reason")
+            return self._agent.pull.report(check_name("environment", name), None if reason is None else str(reason))
+        raise HttpError(404, "there is no such request")
+
+
+def _route(request: Request) -> tuple[str, str]:
+    """Method and path of a request without the name at its end, and that name."""
+    version, _slash, rest = request.path[1:].partition("/")
+    kind, _slash, name = rest.partition("/")
+    return f"{request.method} {version}/{kind}{'/' if name else ''}", name
 
 
 def _envelopes(request: Request) -> dict[str, str]:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from ._audit import describe
 from ._envelope import File, Statement, read_statement, recipient, unverified_statement
 from ._host import Host
 from ._model import HostsealError, split_volume
-from ._refusals import RefusedError, UnknownMountError, error_text, milliseconds
+from ._refusals import RefusedError, UnknownMountError, error_text, milliseconds, when
 from ._state import Pin, State
 
 
@@ -156,8 +155,7 @@ class Envelopes:
 def refuse_expired(statement: Statement) -> None:
     """RefusedError when it has expired."""
     if statement.expires_at is not None and statement.expires_at <= milliseconds():
-        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(statement.expires_at / 1000))
-        raise RefusedError(f"it expired at {when}: deliver it anew with hostseal.secrets.mount")
+        raise RefusedError(f"it expired at {when(statement.expires_at)}: deliver it anew with hostseal.secrets.mount")
 
 
 def sha256(text: str) -> bytes:

@@ -74,8 +74,15 @@ class Metrics:
         if tmpfs["ok"]:
             page.add("hostseal_tmpfs_size_bytes", "gauge", "Its size.", [({}, tmpfs["size"])])
             page.add("hostseal_tmpfs_free_bytes", "gauge", "Its free space.", [({}, tmpfs["free"])])
+        self._add_pull(page, status["pull"])
         self._add_mounts(page, status["mounts"])
         return str(page)
+
+    @staticmethod
+    def _add_pull(page: _Page, pull: dict[str, dict[str, Any]]) -> None:
+        for name, text, read in _PER_MANIFEST:
+            samples = [({"environment": environment}, read(source)) for environment, source in pull.items()]
+            page.add(name, "gauge", text, [(labels, value) for labels, value in samples if value is not None])
 
     @staticmethod
     def _add_mounts(page: _Page, mounts: list[dict[str, Any]]) -> None:
@@ -110,6 +117,8 @@ def _problems(status: dict[str, Any]) -> int:
         problems += not mount["valid"]
         problems += mount["users"] > 0 and not mount["live"]
         problems += bool(mount["last_change"] and mount["last_change"]["reason"])
+    for source in status["pull"].values():
+        problems += source["expired"] or bool(source["missing"] or source["reason"])
     return problems
 
 
@@ -124,6 +133,12 @@ _PER_MOUNT: tuple[tuple[str, str, Callable[[dict[str, Any]], float | None]], ...
     ("hostseal_mount_valid", "Whether a container can be started with it.", lambda mount: int(mount["valid"])),
     ("hostseal_mount_live", "Whether its files are in memory.", lambda mount: int(mount["live"])),
     ("hostseal_mount_users", "How often Docker has mounted it.", lambda mount: int(mount["users"])),
+)
+_PER_MANIFEST: tuple[tuple[str, str, Callable[[dict[str, Any]], float | None]], ...] = (
+    ("hostseal_manifest_issued_timestamp_seconds", "Newest manifest.", lambda source: _seconds(source["issued_at"])),
+    ("hostseal_manifest_expiry_timestamp_seconds", "When it expires.", lambda source: _seconds(source["expires_at"])),
+    ("hostseal_manifest_missing", "Envelopes that it names and that are not here.", lambda one: len(one["missing"])),
+    ("hostseal_fetch_timestamp_seconds", "When all was fetched last.", lambda source: _seconds(source["fetched_at"])),
 )
 
 

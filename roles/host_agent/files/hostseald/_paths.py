@@ -25,5 +25,6 @@ class Paths:
         self.docker_helper = at("run/hostseal/docker.sock")
         self.docker = at("run/docker.sock")
         self.bridge = at("run/hostseal/bridge.sock")
+        self.fetch = at("run/hostseal/fetch/agent.sock")
         self.alerts = at("run/hostseal/alerts")
         self.audit = at("var/log/hostseal/audit.jsonl")

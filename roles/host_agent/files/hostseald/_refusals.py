@@ -29,3 +29,8 @@ def error_text(error: Exception) -> str:
 def milliseconds() -> int:
     """Now, since 1970."""
     return int(time.time() * 1000)
+
+
+def when(at: int) -> str:
+    """A time in milliseconds since 1970 for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at / 1000))

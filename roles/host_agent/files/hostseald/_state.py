@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What outlives a reboot: pinned keys, sealed envelopes, issue times of removed mounts. Nothing here is secret."""
+"""What outlives a reboot: pinned keys, sealed envelopes, issue times of removed mounts, manifests. Nothing here is secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jwcrypto.jwk import JWK
 
 from ._envelope import KeySet, load_signing_key
-from ._files import names, remove_file, replace_files, sync_folder, write_json
+from ._files import names, remove_file, replace_file, replace_files, sync_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class State:
         self._environments = os.path.join(folder, "environments")
         self._mounts = os.path.join(folder, "mounts")
         self._marks = os.path.join(folder, "marks")
-        for path in (self._environments, self._mounts, self._marks):
+        self._manifests = os.path.join(folder, "manifests")
+        for path in (self._environments, self._mounts, self._marks, self._manifests):
             os.makedirs(path, mode=0o700, exist_ok=True)
         self._lock = threading.Lock()
         self._pins = {name[: -len(".json")]: self._load_pin(name) for name in names(self._environments)}
@@ -126,12 +127,24 @@ class State:
         """Volumes that once were removed."""
         return names(self._marks)
 
+    def manifests(self) -> dict[str, str]:
+        """The text of the newest accepted manifest by environment."""
+        found = {}
+        for name in names(self._manifests):
+            with open(os.path.join(self._manifests, name), encoding="utf-8", errors="replace") as file:
+                found[name] = file.read()
+        return found
+
+    def put_manifest(self, environment: str, text: str) -> None:
+        """Hold TEXT from now on, instead of an older manifest."""
+        replace_file(os.path.join(self._manifests, environment), text.encode(), durable=True)
+
     def forget_all(self) -> None:
         """Remove everything."""
         with self._lock:
             self._pins.clear()
             self._volumes.clear()
-        for folder in (self._environments, self._mounts, self._marks):
+        for folder in (self._environments, self._mounts, self._marks, self._manifests):
             for name in os.listdir(folder):
                 remove_file(os.path.join(folder, name))
             sync_folder(folder)

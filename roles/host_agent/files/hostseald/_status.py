@@ -15,6 +15,7 @@ from ._held import Envelopes, Held
 from ._host import Host
 from ._keys import Keys
 from ._model import HostsealError, mode_text, split_volume
+from ._pull import Pull
 from ._state import State
 from ._tokens import Tokens
 from ._users import Users
@@ -31,6 +32,7 @@ class Status:
         state: State,
         keys: Keys,
         envelopes: Envelopes,
+        pull: Pull,
         volumes: Volumes,
         users: Users,
         tokens: Tokens,
@@ -42,6 +44,7 @@ class Status:
         self._state = state
         self._keys = keys
         self._envelopes = envelopes
+        self._pull = pull
         self._volumes = volumes
         self._users = users
         self._tokens = tokens
@@ -77,6 +80,7 @@ class Status:
             },
             "mounts": mounts,
             "marks": marks,
+            "pull": self._pull.status(),
         }
         if docker:
             status["docker"] = self._containers(volumes)

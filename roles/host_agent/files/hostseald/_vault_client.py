@@ -2,11 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Requests to Vault or OpenBao by the standard library: hosts have no hvac. Every one has a deadline."""
+"""Requests to Vault or OpenBao: hosts have no hvac."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import ssl
 import time
@@ -14,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from ._model import HostsealError, shorten
+from ._https import HttpsClient, HttpsError
+from ._model import HostsealError
 
 _MAX_ANSWER_BYTES = 1 << 20
 
@@ -53,16 +53,11 @@ class Reply:
 
 
 class VaultClient:
-    """ADDRESS is Vault's, or that of a reverse proxy before it. No redirect is followed and no proxy of the environment used."""
+    """ADDRESS is Vault's, or that of a reverse proxy before it."""
 
     def __init__(self, address: str, context: ssl.SSLContext, namespace: str = "") -> None:
-        parts = urlsplit(address)
-        if parts.scheme != "https" or not parts.hostname or parts.query or parts.username:
-            raise VaultError(f"Vault's address {shorten(address)} is not like https://vault.example.com:8200")
         self.address = address
-        self._host, self._port = parts.hostname, parts.port or 443
-        self._path = parts.path.rstrip("/")
-        self._context = context
+        self._client = HttpsClient("Vault", address, context)
         self._headers = {"X-Vault-Request": "true", "Content-Type": "application/json"}
         if namespace:
             self._headers["X-Vault-Namespace"] = namespace
@@ -71,36 +66,18 @@ class VaultClient:
         self, path: str, body: Mapping[str, Any], deadline: float, headers: Mapping[str, str] | None = None
     ) -> Reply:
         """Ask PATH (below /v1/); the reply whatever its status. DEADLINE is one of time.monotonic()."""
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise self._slow()
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=remaining, context=self._context)
         try:
-            target = f"{self._path}/v1/{quote(path)}"
-            connection.request("POST", target, json.dumps(body), {**self._headers, **(headers or {})})
-            response = connection.getresponse()
-            text = b""
-            while len(text) < _MAX_ANSWER_BYTES and (more := response.read1(1 << 16)):
-                text += more
-                if time.monotonic() > deadline:
-                    raise self._slow()
-            return Reply(response.status, self._json(response.status, text), _ahead(response.headers.get("Date")))
-        except ssl.SSLError as error:
-            # An SSLCertVerificationError has the reason as a number's text of OpenSSL's own.
-            why = getattr(error, "verify_message", None) or error.reason or type(error).__name__
-            raise VaultError(f"no trusted connection with Vault at {self.address}: {why}") from None
-        except TimeoutError:  # also socket.timeout, from Python 3.10 on
-            raise self._slow() from None
-        except (OSError, http.client.HTTPException) as error:
-            if type(error).__name__ == "timeout":
-                raise self._slow() from None
-            why = getattr(error, "strerror", None) or type(error).__name__
-            raise VaultError(f"Vault at {self.address} can't be reached: {why}") from None
-        finally:
-            connection.close()
-
-    def _slow(self) -> VaultError:
-        return VaultError(f"Vault at {self.address} did not answer in time")
+            answer = self._client.ask(
+                "POST",
+                f"/v1/{quote(path)}",
+                deadline,
+                _MAX_ANSWER_BYTES,
+                json.dumps(body),
+                {**self._headers, **(headers or {})},
+            )
+        except HttpsError as error:
+            raise VaultError(str(error)) from None
+        return Reply(answer.status, self._json(answer.status, answer.body), _ahead(answer.headers.get("Date")))
 
     def _json(self, status: int, text: bytes) -> dict[str, Any]:
         if not text.strip():
