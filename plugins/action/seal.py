@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import (
@@ -47,7 +48,10 @@ class ActionModule(Action):
             else:
                 wanted, withdrawn = _wanted(options), []
                 sealed = self._seal(store, wanted, options)
-            changes = self._publish(store, site, life, sealed, withdrawn, options) if site else []
+            changes: list[Change] = []
+            if site:
+                hosts = _to_publish(options, wanted, withdrawn)
+                changes = self._publish(store, site, life, hosts, sealed, withdrawn, options)
         result: Result = {
             "changed": bool(sealed or changes),
             "envelopes": [
@@ -74,9 +78,7 @@ class ActionModule(Action):
 
     def _seal(self, store: Store, wanted: list[tuple[str, Mount]], options: dict[str, Any]) -> set[tuple[str, str]]:
         """What was sealed now, or would be, as (host, volume)."""
-        plans, predicted = (
-            _sealing.plan_for_check(store, wanted) if self.check else (_sealing.plan(store, wanted), {})
-        )
+        plans, predicted = _sealing.plan_for_check(store, wanted) if self.check else (_sealing.plan(store, wanted), {})
         fresh = [plan for plan in plans if not plan.is_sealed]
         if fresh and not self.check:
             _sealing.seal(store, lambda environment: self.open_backend(environment, options), fresh)
@@ -89,18 +91,12 @@ class ActionModule(Action):
         store: Store,
         site: Site,
         life: int,
+        hosts: Mapping[str, set[str]],
         sealed: set[tuple[str, str]],
         withdrawn: list[tuple[str, str, str]],
         options: dict[str, Any],
     ) -> list[Change]:
-        """For the hosts of the task and those that were published before, in the environments of the task."""
-        hosts: dict[str, set[str]] = {options["environment"]: set()} if options["environment"] else {}
-        named = [check_name("host", host) for host in [*(options["hosts"] or []), *(options["mounts_by_host"] or {})]]
-        mounts = [*(options["mounts"] or []), *(one for of in (options["mounts_by_host"] or {}).values() for one in of)]
-        for environment in {*hosts, *(mount.get("environment") or options["environment"] for mount in mounts)}:
-            hosts[check_name("environment", environment)] = set(named)
-        if not hosts:
-            raise HostsealError("publish_to needs the option environment, or mounts: what is to be published?")
+        """Publish for HOSTS, by environment; what was SEALED and WITHDRAWN in this task is not in the store in check mode."""
         changes = []
         for environment, names in sorted(hosts.items()):
             if self.check:
@@ -116,6 +112,21 @@ class ActionModule(Action):
                     store, lambda record: self.open_backend(record, options), environment, names, site, life
                 )
         return changes
+
+
+def _to_publish(
+    options: dict[str, Any], wanted: list[tuple[str, Mount]], withdrawn: list[tuple[str, str, str]]
+) -> dict[str, set[str]]:
+    """The hosts of the task by environment."""
+    hosts: dict[str, set[str]] = {}
+    if options["environment"]:
+        named = (options["hosts"] or []) if options["mounts"] is None else []
+        hosts[check_name("environment", options["environment"])] = {check_name("host", host) for host in named}
+    for environment, host in [(mount.environment, host) for host, mount in wanted] + [one[:2] for one in withdrawn]:
+        hosts.setdefault(environment, set()).add(host)
+    if not hosts:
+        raise HostsealError("publish_to needs the option environment, or mounts: what is to be published?")
+    return hosts
 
 
 def _wanted(options: dict[str, Any]) -> list[tuple[str, Mount]]:

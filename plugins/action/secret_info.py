@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
 from ansible_collections.hostseal.secrets.plugins.modules import secret_info
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result, iso
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Version, now_ms
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Publication, Receipt, Version, now_ms
 
 
 class ActionModule(Action):
@@ -29,10 +30,12 @@ class ActionModule(Action):
             current = transaction.current_versions(environment, names)
             ever = transaction.last_numbers(environment, names or [])
             receipts = transaction.receipts(environment)
+            publications = transaction.publications(environment)
         by_name: dict[str, list[Version]] = {}
         for version in versions:
             by_name.setdefault(version.name, []).append(version)
         delivered = _by_secret(receipts)
+        published = _published(publications.values(), receipts)
         # A deleted one is listed as long as a host has it, and whenever it is asked for.
         for name in [name for name in delivered if names is None] + [name for name in names or [] if name in ever]:
             by_name.setdefault(name, [])
@@ -44,7 +47,10 @@ class ActionModule(Action):
             )
         now = now_ms()
         secrets = [
-            _describe(name, found, current.get(name), delivered.get(name, []), now)
+            {
+                **_describe(name, found, current.get(name), delivered.get(name, []), now),
+                "published": published.get(name, []),
+            }
             for name, found in sorted(by_name.items())
         ]
         return {"changed": False, "secrets": secrets}
@@ -82,4 +88,24 @@ def _by_secret(receipts: list[Receipt]) -> dict[str, list[dict[str, Any]]]:
                     "delivered_at": iso(receipt.delivered_at),
                 }
             )
+    return found
+
+
+def _published(publications: Iterable[Publication], receipts: list[Receipt]) -> dict[str, list[dict[str, Any]]]:
+    """By secret what is published and not confirmed yet."""
+    confirmed = {(receipt.host, receipt.mount): receipt.issued_at for receipt in receipts}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in publications:
+        for mount, listed in one.mounts.items():
+            if confirmed.get((one.host, mount), 0) >= listed["issued_at"]:
+                continue
+            for secret in listed["secrets"]:
+                found.setdefault(secret["name"], []).append(
+                    {
+                        "host": one.host,
+                        "mount": mount,
+                        "version": secret["version"],
+                        "published_at": iso(one.issued_at),
+                    }
+                )
     return found

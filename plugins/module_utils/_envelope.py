@@ -363,6 +363,12 @@ def recipient(envelope: str) -> str:
     return str(header.get("kid"))
 
 
+def signer(envelope: str) -> str:
+    """The thumbprint of the signing key that an envelope names, unverified."""
+    header = _json_object(_decode(_lines(envelope)[0].partition(".")[0]), "JWS header")
+    return str(header.get("kid"))
+
+
 def decrypt(envelope: str, statement: Statement, host_key: JWK) -> list[File]:
     """The files of an envelope whose STATEMENT was verified, with the host's private key."""
     jwe = _lines(envelope)[1]

@@ -15,7 +15,21 @@ description:
   - What needs somebody's attention is in RV(problems).
 author:
   - hostseal contributors (@hostseal)
+options:
+  receipts:
+    description:
+      - Record in the store what the host has of the mounts that M(hostseal.secrets.seal) has published, and which it has
+        wiped. Until then they count as published, see M(hostseal.secrets.secret_info).
+      - In check mode nothing is recorded.
+    type: bool
+    default: false
+  host:
+    description:
+      - The name that the host is enrolled under, for O(receipts). By default the delegated host's name, else
+        C(inventory_hostname).
+    type: str
 extends_documentation_fragment:
+  - hostseal.secrets.store
   - hostseal.secrets.attributes
 attributes:
   check_mode:
@@ -23,7 +37,7 @@ attributes:
   diff_mode:
     support: none
   action:
-    support: none
+    support: full
   idempotent:
     support: full
 seealso:
@@ -39,6 +53,10 @@ EXAMPLES = r"""
   ansible.builtin.assert:
     that: not info.problems
     fail_msg: "{{ info.problems | join('; ') }}"
+
+- name: Have the store know what hosts have fetched
+  hostseal.secrets.agent_info:
+    receipts: true
 """
 
 RETURN = r"""
@@ -161,6 +179,28 @@ mounts:
       type: list
       elements: str
       sample: [db]
+pull:
+  description:
+    - What the host has fetched by itself, by environment. V(issued_at) and V(expires_at) are those of the newest manifest, in
+      milliseconds since 1970, V(expired) says whether that is over.
+    - V(missing) are Docker volumes of envelopes that it names and that the host could not get. V(fetched_at) is when all went
+      well last, since the agent was started, and V(reason) why it did not the last time.
+  returned: when the agent is installed
+  type: dict
+  sample:
+    prod:
+      issued_at: 1767225600000
+      expires_at: 1767830400000
+      expired: false
+      missing: []
+      fetched_at: 1767225912345
+      reason:
+recorded:
+  description: Docker volumes of which something new was recorded.
+  returned: with O(receipts)
+  type: list
+  elements: str
+  sample: [prod.db]
 problems:
   description: What somebody should look at, in words.
   returned: success
@@ -177,6 +217,9 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client imp
     AgentError,
     AgentMissing,
 )
+from ansible_collections.hostseal.secrets.plugins.module_utils._options import STORE
+
+ARGUMENT_SPEC = {"receipts": {"type": "bool", "default": False}, "host": {"type": "str"}, **STORE}
 
 CREDENTIAL_PATH = "/etc/hostseal/host.key.cred"
 # With which key systemd encrypted a credential: its first 16 bytes, see src/shared/creds-util.h of systemd.
@@ -220,6 +263,17 @@ def problems_of(status):
             problems.append(
                 f"the running containers of mount {mount['volume']!r} have no files any more: deliver it anew"
             )
+    # An agent that was installed earlier does not tell it.
+    for environment, source in status.get("pull", {}).items():
+        if source["expired"]:
+            problems.append(
+                f"the manifest of environment {environment!r} has expired: somebody withholds newer ones, or none was"
+                " published; publish with hostseal.secrets.seal, and see 'systemctl status hostseal-fetch'"
+            )
+        if source["reason"]:
+            problems.append(f"fetching for environment {environment!r} failed: {source['reason']}")
+        elif source["missing"]:
+            problems.append(f"not fetched yet: {', '.join(source['missing'])}")
     docker = status["docker"]
     if not docker["ok"]:
         problems.append(f"which containers use the mounts is not known: {docker['reason']}")
@@ -247,13 +301,14 @@ def gather(client):
             "key_protection": protection(status.get("key_protection", "file")),
         },
         "environments": status["environments"],
+        "pull": status.get("pull", {}),
         "mounts": [{**mount, "containers": users.get(mount["volume"], [])} for mount in status["mounts"]],
         "problems": problems_of(status),
     }
 
 
 def main():
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         module.exit_json(changed=False, **gather(AgentClient()))
     except AgentError as error:

@@ -109,8 +109,8 @@ records:
       description:
         - What, one of C(environment.declared), C(environment.migrated), C(environment.keys_retired), C(environment.removed),
           C(host.enrolled), C(host.key_rotated), C(host.key_replaced), C(host.retired), C(secret.created), C(secret.rotated),
-          C(secret.rolled_back), C(secret.pruned), C(secret.deleted), C(secret.rewrapped), C(mount.sealed), C(mount.delivered),
-          C(mount.refused), C(mount.removed).
+          C(secret.rolled_back), C(secret.pruned), C(secret.deleted), C(secret.rewrapped), C(mount.sealed), C(mount.published),
+          C(mount.withdrawn), C(mount.delivered), C(mount.refused), C(mount.removed).
       type: str
       sample: mount.delivered
     environment:

@@ -110,6 +110,29 @@ secrets:
           description: When it was confirmed, in ISO 8601.
           type: str
           sample: "2026-11-22T09:00:00Z"
+    published:
+      description:
+        - The hosts for which it is published, see M(hostseal.secrets.seal), and that have not confirmed it.
+          M(hostseal.secrets.agent_info) records that they have it.
+      type: list
+      elements: dict
+      contains:
+        host:
+          description: Name of the host.
+          type: str
+          sample: edge1
+        mount:
+          description: Name of the mount.
+          type: str
+          sample: db
+        version:
+          description: The version that is published.
+          type: int
+          sample: 2
+        published_at:
+          description: When the host's manifest was made, in ISO 8601.
+          type: str
+          sample: "2026-11-22T09:00:00Z"
 """
 
 from ansible_collections.hostseal.secrets.plugins.module_utils._options import BACKEND, STORE, refuse_to_run_on_a_host

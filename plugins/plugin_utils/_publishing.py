@@ -11,10 +11,18 @@ manifests name is removed one change later, so a host that has read the manifest
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..module_utils._envelope import EnvelopeError, attach_signature, load_signing_key, signing_input, unverified_statement
+from ..module_utils._envelope import (
+    EnvelopeError,
+    attach_signature,
+    load_signing_key,
+    signer,
+    signing_input,
+    unverified_statement,
+)
 from ..module_utils._manifest import (
     MANIFEST,
     Listed,
@@ -83,13 +91,17 @@ def publish(
     environment, plans = store.run(lambda transaction: _plan(transaction, name, hosts, {}, ()))
     for plan in plans:
         if plan.before is None and not plan.enrolled:
-            raise HostsealError(f"host {plan.host!r} is not enrolled in environment {name!r}: nothing can be published for it")
+            raise HostsealError(
+                f"host {plan.host!r} is not enrolled in environment {name!r}: nothing can be published for it"
+            )
     stale = [plan for plan in plans if _is_stale(environment, plan, site, life)]
     if not stale:
         return []
     backend = open_backend(environment)
     trusted_keys(environment, backend)
-    mounts = {host: found for chunk in _chunks(stale) for host, found in _put_envelopes(store, name, chunk, site).items()}
+    mounts = {
+        host: found for chunk in _chunks(stale) for host, found in _put_envelopes(store, name, chunk, site).items()
+    }
     now = now_ms()
     manifests = [
         Manifest(
@@ -183,9 +195,7 @@ def _is_stale(environment: Environment, plan: _Plan, site: Site, life: int) -> b
     return key_set != environment.key_set or not site.has(plan.host, environment.name, plan.before.text, names)
 
 
-def _put_envelopes(
-    store: Store, name: str, plans: Sequence[_Plan], site: Site
-) -> dict[str, dict[str, dict[str, Any]]]:
+def _put_envelopes(store: Store, name: str, plans: Sequence[_Plan], site: Site) -> dict[str, dict[str, dict[str, Any]]]:
     """Write the envelopes of some hosts; what a publication tells of them, by host and mount."""
     hosts = [plan.host for plan in plans]
     envelopes = store.run(lambda transaction: transaction.envelopes(name, hosts))
@@ -198,14 +208,15 @@ def _put_envelopes(
 
 
 def _describe(envelope: StoredEnvelope) -> dict[str, Any]:
-    try:
+    kid, secrets = "", []
+    with suppress(HostsealError):  # damaged in the store: the host will refuse it, and say so
+        kid = signer(envelope.text)
         secrets = [{"name": ref.name, "version": ref.version} for ref in unverified_statement(envelope.text).secrets]
-    except HostsealError:  # damaged in the store: the host will refuse it, and say so
-        secrets = []
     return {
         "issued_at": envelope.issued_at,
         "sha256": envelope_name(envelope.text),
         "state_digest": envelope.state_digest,
+        "signing_kid": kid,
         "secrets": secrets,
     }
 
@@ -216,7 +227,7 @@ def _put_manifests(
     """In the transaction that records them: so no other run's manifest is replaced by an older one."""
     if transaction.environment(environment.name).key_set != environment.key_set:
         raise HostsealError(f"environment {environment.name!r} was given other keys by another run: run again")
-    there = transaction.publications(environment.name)
+    there = transaction.publications(environment.name, [one.host for one in publications])
     newer = [one for one in publications if one.host not in there or there[one.host].issued_at < one.issued_at]
     transaction.put_publications(newer)
     transaction.record([event for one in newer for event in _events(there.get(one.host), one)])

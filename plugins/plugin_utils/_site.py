@@ -27,7 +27,9 @@ class Site:
     def __init__(self, root: str, missing_ok: bool) -> None:
         self._root = Path(root)
         if not self._root.is_dir() and not (missing_ok and not self._root.exists()):
-            raise HostsealError(f"publish_to {root} is not a directory on the control node: make the one that is served")
+            raise HostsealError(
+                f"publish_to {root} is not a directory on the control node: make the one that is served"
+            )
 
     def has(self, host: str, environment: str, manifest: str, envelopes: Collection[str]) -> bool:
         """Whether MANIFEST is there, and files of the names of ENVELOPES."""
@@ -75,7 +77,9 @@ class Site:
         try:
             yield
         except OSError as error:
-            raise HostsealError(f"publish_to {error.filename or self._root} can't be written: {error.strerror}") from None
+            raise HostsealError(
+                f"publish_to {error.filename or self._root} can't be written: {error.strerror}"
+            ) from None
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -122,7 +122,7 @@ class Sealed:
 class Publication:
     """What was published for a host: text is its newest manifest, mounts are by name.
 
-    Each mount is a dict of issued_at, sha256 (of the envelope), state_digest, and secrets as in a receipt.
+    Each mount is a dict of issued_at, sha256 (of the envelope), and state_digest, signing_kid and secrets as in a receipt.
     """
 
     environment: str
@@ -613,10 +613,11 @@ class Transaction:
 
     # Publications
 
-    def publications(self, environment: str) -> dict[str, Publication]:
-        """What was published, by host."""
-        query = _publication.select().where(_publication.c.environment == environment).order_by(_publication.c.host)
-        return {row.host: row for row in self._rows(Publication, query)}
+    def publications(self, environment: str, hosts: Sequence[str] | None = None) -> dict[str, Publication]:
+        """What was published for HOSTS (None: all), by host."""
+        query = sa.select(_publication).where(_publication.c.environment == environment).order_by(_publication.c.host)
+        rows = self._connection.execute(query) if hosts is None else self._among(query, _publication.c.host, hosts)
+        return {row.host: _from_row(Publication, row) for row in rows}
 
     def put_publications(self, publications: Sequence[Publication]) -> None:
         """Record what was published, in the place of what was before."""

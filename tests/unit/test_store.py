@@ -78,7 +78,7 @@ def _other_database(place: Place) -> None:
 
 def _newer(place: Place) -> None:
     place.store(create=True).close()
-    place.sql("UPDATE hostseal_store SET schema_version = 3")
+    place.sql("UPDATE hostseal_store SET schema_version = 4")
 
 
 def _older(place: Place) -> None:
@@ -95,7 +95,7 @@ def _without_table(place: Place) -> None:
     ("spoil", "reason"),
     [
         (_other_database, "is a database of something else, not a hostseal store"),
-        (_newer, "has schema version 3, this collection knows 2: upgrade this collection"),
+        (_newer, "has schema version 4, this collection knows 3: upgrade this collection"),
         (_older, "has schema version 0, this collection knows 2: it is damaged"),
         (_without_table, "is a database of something else"),
     ],

@@ -83,7 +83,7 @@ def test_store_is_made_copied_and_verified(control: Control, place: ServerPlace)
     found = asked.result("info")["store"]
     assert found["engine"] == ("mariadb" if isinstance(place.server, MariaDB) else "postgresql")
     assert found["location"] == place.label.replace("hostseal@", f"{READER}@")
-    assert found["schema_version"] == 2
+    assert found["schema_version"] == 3
     assert found["bytes"] > 10_000
     assert found["rows"]["secret_version"] == 3
     assert asked.result("log")["head"]["number"] == 4

@@ -98,7 +98,9 @@ def tls_context(folder: str, stem: str) -> ssl.SSLContext:
 
     OSError when they can't be read.
     """
-    authority, certificate, key = (os.path.join(folder, f"{stem}-{name}") for name in ("ca.pem", "client.pem", "client.key"))
+    authority, certificate, key = (
+        os.path.join(folder, f"{stem}-{name}") for name in ("ca.pem", "client.pem", "client.key")
+    )
     context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
     if os.path.exists(certificate):
         context.load_cert_chain(certificate, key)
