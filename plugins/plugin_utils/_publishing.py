@@ -71,7 +71,7 @@ class _Plan:
     @property
     def change(self) -> tuple[list[str], list[str]]:
         published = self.published
-        added = sorted(name for name, issued_at in self.wanted.items() if published.get(name) != issued_at)
+        added = sorted(name for name, issued_at in self.wanted.items() if published.get(name, 0) != issued_at)
         return added, sorted(published.keys() - self.wanted.keys())
 
 
