@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.modules import agent_info
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._collecting import collect
@@ -29,10 +28,11 @@ class ActionModule(Action):
         answer["recorded"] = []
         if answer["agent"]["installed"] and not self.check:
             if answer["agent"]["host"] != host:
-                raise HostsealError(
-                    f"the agent's identity is {answer['agent']['host']!r}, but the task is about host {host!r}: set the"
-                    " option host"
+                answer["problems"].append(
+                    f"the agent's identity is {answer['agent']['host']!r}, but the task is about host {host!r}, so no"
+                    " receipt was recorded: set the option host"
                 )
+                return answer
             with self.open_store(options) as store:
                 answer["recorded"] = collect(store, host, answer)
         return answer

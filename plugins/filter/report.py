@@ -44,6 +44,7 @@ STATES = {
     "not delivered": "warn",
     "expires soon": "warn",
     "behind": "warn",
+    "published": "info",
     "unconfirmed": "info",
     "not asked": "info",
     "not read": "info",
@@ -70,7 +71,10 @@ def _worst(states: Iterable[str]) -> str:
 
 @dataclass
 class Mount:
-    """A mount of a host, as last confirmed (the store), and as it is now (the agent). pins: what the inventory pins."""
+    """A mount of a host, as last confirmed (the store), and as it is now (the agent). pins: what the inventory pins.
+
+    is_published: the host may fetch it, or something newer than it has confirmed.
+    """
 
     environment: str
     name: str
@@ -78,6 +82,7 @@ class Mount:
     pins: set[tuple[str, int]] = field(default_factory=set)
     confirmed: set[tuple[str, int]] | None = None
     delivered_at: str = ""
+    is_published: bool = False
     agent: Item | None = None
     state: str = "ok"
     # State by secret and version.
@@ -102,17 +107,21 @@ class Mount:
         """Set the states. CURRENT: the current versions of the environment's secrets, None when it was not read."""
         here = {(secret["name"], secret["version"]) for secret in self.agent["secrets"]} if self.agent else None
         if answered and here is None:
-            self.state = "not delivered" if self.confirmed is None else "missing"
+            self.state = self._undelivered if self.confirmed is None else "missing"
             self.secrets = dict.fromkeys(self.confirmed or (), "missing")
             return
         whole = self._of_the_whole(now)
         for name, version in (self.confirmed or set()) if here is None else here:
             self.secrets[name, version] = _worst((whole, self._of_one(name, version, current, here)))
         if self.confirmed is None and here is None:
-            whole = "not delivered"
+            whole = self._undelivered
         elif current is not None and here is not None and here != (self.confirmed or set()):
             whole = _worst((whole, "drift"))
         self.state = _worst({whole, *self.secrets.values()})
+
+    @property
+    def _undelivered(self) -> str:
+        return "published" if self.is_published else "not delivered"
 
     def _of_the_whole(self, now: datetime.datetime) -> str:
         if self.agent is None:
@@ -247,7 +256,7 @@ def _host(inventory: str, answer: Item) -> Item:
 
 def _complete(host: Item, mounts: list[Mount]) -> None:
     """What the table of hosts tells of its mounts."""
-    there = [mount for mount in mounts if mount.state not in ("not delivered", "missing")]
+    there = [mount for mount in mounts if mount.state not in ("not delivered", "published", "missing")]
     agent = host["agent"]["agent"] if host["agent"] else {}
     host.update(
         version=agent.get("version", ""),
@@ -288,6 +297,8 @@ def _mounts(hosts: list[Item], read: Mapping[str, Item], declared: Mapping[str, 
                 mount.confirmed = mount.confirmed or set()
                 mount.confirmed.add((secret["name"], place["version"]))
                 mount.delivered_at = place["delivered_at"]
+            for place in secret["published"]:
+                at(environment, place["mount"], place["host"]).is_published = True
     for answer in hosts:
         for found in answer["agent"]["mounts"] if answer["agent"] else ():
             at(found["environment"], found["mount"], answer["name"]).agent = found

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..module_utils._envelope import (
     EnvelopeError,
@@ -39,6 +39,9 @@ from ._backends import Backend
 from ._sealing import trusted_keys
 from ._site import Site
 from ._store import Environment, Publication, Store, StoredEnvelope, Transaction, now_ms
+
+if TYPE_CHECKING:
+    from jwcrypto.jwk import JWK
 
 # Hosts whose envelopes are in memory at a time.
 _CHUNK = 50
@@ -94,7 +97,8 @@ def publish(
             raise HostsealError(
                 f"host {plan.host!r} is not enrolled in environment {name!r}: nothing can be published for it"
             )
-    stale = [plan for plan in plans if _is_stale(environment, plan, site, life)]
+    keys = [load_signing_key(environment.signing_key)]
+    stale = [plan for plan in plans if _is_stale(environment, keys, plan, site, life)]
     if not stale:
         return []
     backend = open_backend(environment)
@@ -149,10 +153,11 @@ def predict(
         return _plan(transaction, name, hosts, sealed, withdrawn)
 
     environment, plans = store.run(read)
+    keys = [load_signing_key(environment.signing_key)] if environment else []
     return [
         Change(name, plan.host, *plan.change)
         for plan in plans
-        if environment is None or _is_stale(environment, plan, site, life)
+        if environment is None or _is_stale(environment, keys, plan, site, life)
     ]
 
 
@@ -178,7 +183,7 @@ def _plan(
     ]
 
 
-def _is_stale(environment: Environment, plan: _Plan, site: Site, life: int) -> bool:
+def _is_stale(environment: Environment, keys: Sequence[JWK], plan: _Plan, site: Site, life: int) -> bool:
     """Whether the host needs another manifest, or has not all of this one's files at SITE."""
     if plan.before is None or plan.published != plan.wanted:
         return True
@@ -188,7 +193,7 @@ def _is_stale(environment: Environment, plan: _Plan, site: Site, life: int) -> b
         return True
     try:
         signed, key_set = split_manifest(plan.before.text)
-        read_manifest(signed, environment.name, plan.host, [load_signing_key(environment.signing_key)])
+        read_manifest(signed, environment.name, plan.host, keys)
     except EnvelopeError:  # of an earlier key, or edited
         return True
     names = [one["sha256"] for one in plan.before.mounts.values()]

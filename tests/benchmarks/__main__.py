@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "build/sym"), str(ROOT / "build/collections")]
 
-from tests.benchmarks import control_node, on_hosts, playbooks, with_vault
+from tests.benchmarks import control_node, on_hosts, playbooks, scale, with_vault
 from tests.benchmarks.places import BENCH, Places
 from tests.benchmarks.rows import QUICK, Row, Sizes, markdown, table
 from tests.rig import engine
@@ -29,6 +29,7 @@ from tests.rig.host import clean_leftovers
 MEASUREMENTS = {
     "declare": control_node.declare,
     "seal": control_node.seal,
+    "scale": scale.scale,
     "vault": with_vault.declare_and_seal,
     "no-op": playbooks.no_op,
     "mount": on_hosts.mounts,

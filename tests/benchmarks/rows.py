@@ -21,6 +21,7 @@ class Sizes:
     in_vault: tuple[int, ...] = (10, 100, 1_000, 10_000)
     looked_up: int = 1_000
     sealed_hosts: tuple[int, ...] = (250, 500, 1_000)
+    scaled_hosts: tuple[int, ...] = (10, 100, 1_000, 10_000)
     openssl_envelopes: int = 50
     inventory_hosts: int = 100
     copied_hosts: int = 2
@@ -44,6 +45,7 @@ QUICK = Sizes(
     in_vault=(5, 10),
     looked_up=10,
     sealed_hosts=(5, 10, 20),
+    scaled_hosts=(10, 100, 200),
     openssl_envelopes=3,
     inventory_hosts=3,
     copied_hosts=1,

@@ -58,6 +58,7 @@ def secret(name: str, version: int | None, *delivered: tuple[str, str, int], age
             {"host": host, "mount": place, "version": number, "delivered_at": "2026-11-22T11:59:00Z"}
             for host, place, number in delivered
         ],
+        "published": [],
     }
 
 
@@ -430,3 +431,15 @@ def test_filter_reads_two_variables_and_no_other() -> None:
     with pytest.raises(AnsibleFilterError, match="is not what the playbook") as caught:
         filters["report"]({"a": variables}, ["a"], prod(), {"marker-4711": 1}, {})
     assert "marker-4711" not in str(caught.value)
+
+
+def test_what_is_published_is_not_taken_for_delivered() -> None:
+    """Neither is it missing: the host fetches it when it will."""
+    token = secret("token", 1)
+    token["published"] = [
+        {"host": host, "mount": "web", "version": 1, "published_at": "2026-11-22T11:59:00Z"}
+        for host in ("web1", "web2")
+    ]
+    page = gather({"web1": agent("web1")}, prod(token))
+    assert [(mount.host, mount.state) for mount in page["mounts"]] == [("web1", "published"), ("web2", "published")]
+    assert page["attention"] == []
