@@ -47,11 +47,11 @@ _NAME = {"type": "string", "minLength": 1, "maxLength": 512}
 _TEXT = {"type": "string"}
 
 
-def _object(required: str, /, **properties: Any) -> dict[str, Any]:
+def _object(must: str, **properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
-        "required": required.split(),
+        "required": must.split(),
         "additionalProperties": False,
     }
 
@@ -189,7 +189,8 @@ def _bad_inputs(inputs: dict[str, Any]) -> Iterator[str]:
     for field in inputs["fields"]:
         if field.get("type") == "boolean":
             yield from (f"{key} of a boolean" for key in ("choices", "multiline", "format", "secret") if key in field)
-        if "default" in field and type(field["default"]) is not {"boolean": bool}.get(field.get("type", ""), str):
+        wanted = bool if field.get("type") == "boolean" else str
+        if not isinstance(field.get("default", wanted()), wanted):
             yield f"default of {field['id']} is of another type"
 
 
