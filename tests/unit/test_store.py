@@ -96,7 +96,7 @@ def _without_table(place: Place) -> None:
     [
         (_other_database, "is a database of something else, not a hostseal store"),
         (_newer, "has schema version 4, this collection knows 3: upgrade this collection"),
-        (_older, "has schema version 0, this collection knows 2: it is damaged"),
+        (_older, "has schema version 0, this collection knows 3: it is damaged"),
         (_without_table, "is a database of something else"),
     ],
 )
