@@ -399,11 +399,21 @@ def test_old_keys_go_when_all_is_under_the_new_ones(
 def test_environment_that_comes_another_way_is_no_trouble(
     agent: RunningAgent, publisher: Publisher, host: Host
 ) -> None:
-    agent.pin(Environment("staging", host_key=agent.host_key))
+    staging = Environment("staging", host_key=agent.host_key)
+    agent.pin(staging)
     publisher.seal()
     publisher.publish()
     host.fetch()
     assert agent.status()["pull"]["staging"]["reason"] is None
+    # But what was there once is withheld when it is there no more.
+    other = Publisher(staging, publisher.folder.parents[1])
+    other.publish()
+    host.fetch()
+    (other.folder / "manifest").unlink()
+    assert "answers 404 for /db1/staging/manifest" in host.failed()
+    assert "answers 404" in agent.status()["pull"]["staging"]["reason"]
+    other.publish()
+    host.fetch()
     (publisher.folder / "manifest").unlink()
     assert "publish it with hostseal.secrets.seal, or check hostseal_pull_url" in host.failed()
 

@@ -68,14 +68,18 @@ class Fetcher:
                 self._fetch(asked["host"], environment, held, memory["etags"])
             except HostsealError as error:
                 failed[environment] = error
-        absent = {name for name, error in failed.items() if isinstance(error, _NothingThereError)}
+        # What was never published: with others that are, it comes to the host in another way.
+        absent = {
+            name
+            for name, error in failed.items()
+            if isinstance(error, _NothingThereError) and asked["environments"][name]["sha256"] is None
+        }
         if len(absent) < len(asked["environments"]):
-            # Others are published: these come to the host in another way.
             failed = {name: error for name, error in failed.items() if name not in absent}
         for environment in asked["environments"]:
-            error = failed.get(environment)
-            if not isinstance(error, AgentError):  # the agent knows its own
-                self._agent.report_fetch(environment, None if error is None else str(error))
+            why = failed.get(environment)
+            if not isinstance(why, AgentError):  # the agent knows its own
+                self._agent.report_fetch(environment, None if why is None else str(why))
         memory["failures"] = memory["failures"] + 1 if failed else 0
         asked_for = max((error.pause for error in failed.values() if isinstance(error, FetchError)), default=0)
         memory["not_before"] = time.time() + self._pause(memory["failures"], asked_for)
@@ -88,7 +92,7 @@ class Fetcher:
         """Seconds in which timed runs are left out."""
         if not failures:
             return 0
-        doubled = self._interval * 2 ** min(failures, 10) * random.uniform(0.5, 1)  # noqa: S311 - spreads load
+        doubled: float = self._interval * 2 ** min(failures, 10) * random.uniform(0.5, 1)  # noqa: S311 - spreads load
         return min(_LONGEST_PAUSE, max(doubled, asked_for))
 
     def _fetch(self, host: str, environment: str, held: Mapping[str, Any], etags: dict[str, list[str]]) -> None:
