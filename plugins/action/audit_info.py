@@ -11,7 +11,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import che
 from ansible_collections.hostseal.secrets.plugins.modules import audit_info
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result, iso
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Record, first_broken
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import now_ms
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import now_ms
 
 _COLUMNS = ("environment", "host", "mount", "user", "job", "delivery")
 

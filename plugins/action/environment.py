@@ -17,7 +17,8 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils import _migrating
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import KeyPlace
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, Transaction
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Environment
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._transaction import Transaction
 
 
 class ActionModule(Action):

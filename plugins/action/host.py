@@ -25,8 +25,10 @@ from ansible_collections.hostseal.secrets.plugins.modules import host
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Environment, HostRecord
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import confirm_key_sets, trusted_keys
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, HostRecord, Store, Transaction
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._transaction import Transaction
 
 if TYPE_CHECKING:
     from jwcrypto.jwk import JWK

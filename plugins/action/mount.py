@@ -22,8 +22,10 @@ from ansible_collections.hostseal.secrets.plugins.modules import mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Receipt, now_ms
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import Plan
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Store, Transaction, now_ms
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._transaction import Transaction
 
 
 class ActionModule(Action):

@@ -20,7 +20,8 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._publishing import Change, predict, publish
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._site import Site
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store, Transaction
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._transaction import Transaction
 
 
 class ActionModule(Action):

@@ -10,7 +10,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import Hos
 from ansible_collections.hostseal.secrets.plugins.modules import secret
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._declaring import Declaration, Outcome, declare
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Transaction
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._transaction import Transaction
 
 _DEFAULTS = {"state": "present", "on_difference": "fail"}
 

@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
 from ansible_collections.hostseal.secrets.plugins.modules import secret_info
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result, iso
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Publication, Receipt, Version, now_ms
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Publication, Receipt, Version, now_ms
 
 
 class ActionModule(Action):

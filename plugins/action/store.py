@@ -12,7 +12,8 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils import _verifying
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._action import Action, Result
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._database import label, locate
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._schema import SCHEMA, OutdatedError
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store, Transaction
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._transaction import Transaction
 
 
 class ActionModule(Action):

@@ -30,8 +30,9 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import 
 )
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._database import without_password
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._paths import file_text
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Environment
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._schema import HAS_SQLALCHEMY
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 
 if TYPE_CHECKING:
     from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import VaultSession

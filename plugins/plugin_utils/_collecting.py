@@ -11,8 +11,10 @@ from typing import Any
 
 from ..module_utils._model import delivery_id, volume_name
 from ._audit import Event
+from ._records import Publication, Receipt
 from ._sealing import confirm_key_sets
-from ._store import Publication, Receipt, Store, Transaction
+from ._store import Store
+from ._transaction import Transaction
 
 
 def collect(store: Store, host: str, answer: Mapping[str, Any]) -> list[str]:

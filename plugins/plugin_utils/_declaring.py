@@ -19,7 +19,8 @@ from typing import Any
 from ..module_utils._model import MAX_SECRET_BYTES, HostsealError, check_duration, check_name, shorten
 from ._audit import Event
 from ._backends import Backend, Binding
-from ._store import Transaction, Version, new_version_id, now_ms
+from ._records import Version, new_version_id, now_ms
+from ._transaction import Transaction
 
 ALPHABET = string.ascii_letters + string.digits
 _SOURCES = ("value", "value_base64", "value_file", "generate")

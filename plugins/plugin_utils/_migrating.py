@@ -29,8 +29,10 @@ from ..module_utils._envelope import (
 from ..module_utils._model import HostsealError
 from ._audit import Event
 from ._backends import Backend, Binding, key_version
+from ._records import Environment, Version, now_ms
 from ._sealing import read_host_key, trusted_keys
-from ._store import Environment, Store, Transaction, Version, now_ms
+from ._store import Store
+from ._transaction import Transaction
 
 if TYPE_CHECKING:
     from jwcrypto.jwk import JWK

@@ -36,9 +36,11 @@ from ..module_utils._manifest import (
 from ..module_utils._model import HostsealError, delivery_id, volume_name
 from ._audit import Event
 from ._backends import Backend
+from ._records import Environment, Publication, StoredEnvelope, now_ms
 from ._sealing import trusted_keys
 from ._site import Site
-from ._store import Environment, Publication, Store, StoredEnvelope, Transaction, now_ms
+from ._store import Store
+from ._transaction import Transaction
 
 if TYPE_CHECKING:
     from jwcrypto.jwk import JWK

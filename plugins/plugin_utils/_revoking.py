@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ..module_utils._envelope import SecretRef, Statement, load_signing_key, read_key_set, read_statement
 from ..module_utils._model import HostsealError, Mount, mode_text
-from ._store import Receipt, Transaction
+from ._records import Receipt
+from ._transaction import Transaction
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from ..module_utils._envelope import EnvelopeError, encrypt, load_signing_key, r
 from ..module_utils._model import HostsealError, Mount, delivery_id
 from ._audit import Event
 from ._backends import Backend, Binding
-from ._store import Environment, HostRecord, Receipt, Store, StoredEnvelope, Transaction, Version, now_ms
+from ._records import Environment, HostRecord, Receipt, StoredEnvelope, Version, now_ms
+from ._store import Store
+from ._transaction import Transaction
 
 if TYPE_CHECKING:
     from jwcrypto.jwk import JWK

@@ -12,8 +12,9 @@ from ..module_utils._envelope import load_signing_key, read_key_set, read_statem
 from ..module_utils._model import HostsealError
 from ._audit import first_broken
 from ._backends import Backend, Binding
+from ._records import Environment
 from ._sealing import read_host_key, trusted_keys
-from ._store import Environment, Transaction
+from ._transaction import Transaction
 
 # Values that are in memory at a time: four full requests to Vault.
 _CHUNK = 996

@@ -17,9 +17,10 @@ from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelopes
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import Mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import HostRecord
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import plan
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import seal as seal_plans
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import HostRecord, Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 
 from tests.benchmarks.places import ENVIRONMENT, ControlNode, Places, local_play, mount, task
 from tests.benchmarks.rows import Row

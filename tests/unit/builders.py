@@ -18,14 +18,14 @@ from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope 
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _declaring, _migrating
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Actor
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, localkey
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import (
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import (
     Environment,
     HostRecord,
-    Store,
     Version,
     new_version_id,
     now_ms,
 )
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 from jwcrypto.jwk import JWK
 
 _fork = multiprocessing.get_context("fork")

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _declaring
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._declaring import Declaration, Outcome
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Receipt
 
 from tests.unit.builders import Place
 

@@ -25,12 +25,8 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import 
     localkey,
 )
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._declaring import Declaration, declare
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import (
-    Environment,
-    Receipt,
-    Transaction,
-    Version,
-)
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Environment, Receipt, Version
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._transaction import Transaction
 from jwcrypto.jwk import JWK
 
 from tests.unit.builders import Place, in_processes

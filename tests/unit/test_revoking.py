@@ -15,8 +15,8 @@ from ansible_collections.hostseal.secrets.plugins.filter.declarations import rot
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import Mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _migrating, _sealing
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import localkey
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Receipt, now_ms
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._revoking import without
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, now_ms
 
 from tests.unit.builders import Place
 

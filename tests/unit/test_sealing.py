@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, Mount
-from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing, _store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing, _transaction
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, Binding, localkey
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, Receipt, StoredEnvelope
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Environment, Receipt, StoredEnvelope
 from jwcrypto.jwk import JWK
 
 from tests.unit.builders import Place
@@ -210,7 +210,7 @@ def test_pinning_the_newest_version_changes_nothing(prod: Place) -> None:
 @pytest.mark.usefixtures("db1")
 def test_envelope_is_renewed_at_half_of_its_life(prod: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def at(milliseconds: int) -> None:
-        for module in (_sealing, _store):
+        for module in (_sealing, _transaction):
             monkeypatch.setattr(module, "now_ms", lambda: milliseconds)
 
     start, hour = 1_790_000_000_000, 3_600_000

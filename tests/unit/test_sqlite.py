@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
-from ansible_collections.hostseal.secrets.plugins.plugin_utils import _paths, _store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils import _paths, _records
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 
 from tests.unit.builders import Place, in_processes, version
@@ -179,7 +179,7 @@ def test_full_disk_changes_nothing(small_disk: Path) -> None:
     path = small_disk / "store.db"
     with Store(str(path), True) as store:
         with store.transaction() as transaction:
-            transaction.add_environment(_store.Environment("prod", "localkey", "prod", None, "{}", "kid", "keys"))
+            transaction.add_environment(_records.Environment("prod", "localkey", "prod", None, "{}", "kid", "keys"))
             transaction.add_versions([version()])
         (small_disk / "filler").write_bytes(b"x" * (512 * 1024 - path.stat().st_size - 64 * 1024))
         with (

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
-from ansible_collections.hostseal.secrets.plugins.plugin_utils import _schema, _store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils import _records, _schema, _store, _transaction
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._database import TransientError
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Receipt, Store, StoredEnvelope
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Receipt, StoredEnvelope
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 
 from tests.unit.builders import Place, collect, in_processes, version
 
@@ -129,8 +130,8 @@ def test_errors_never_quote_what_was_to_be_stored(prod: Place) -> None:
 # Secrets
 
 
-def _environment(name: str) -> _store.Environment:
-    return _store.Environment(name, "localkey", name, None, "{}", "kid", "keys")
+def _environment(name: str) -> _records.Environment:
+    return _records.Environment(name, "localkey", name, None, "{}", "kid", "keys")
 
 
 def test_unknown_environment_is_named_with_those_there_are(prod: Place) -> None:
@@ -201,7 +202,7 @@ def test_removed_environment_takes_all_with_it_and_nothing_else(prod: Place) -> 
     for name in ("prod", "staging"):
         with prod.store() as store, store.transaction() as transaction:
             transaction.add_versions([version(1, environment=name)])
-            transaction.put_host(_store.HostRecord(name, "db1", "kid", "record"))
+            transaction.put_host(_records.HostRecord(name, "db1", "kid", "record"))
             transaction.issue_times(name, [("db1", "db")], [0])
             transaction.put_receipts([_receipt(environment=name)])
     with prod.store() as store, store.transaction() as transaction:
@@ -245,7 +246,7 @@ def test_store_of_the_first_schema_is_upgraded(prod: Place) -> None:
 def test_upgrades_at_once_do_one(prod: Place) -> None:
     _make_first_schema(prod)
     assert in_processes(6, lambda _number: prod.store().close()) == [0] * 6
-    assert prod.sql("SELECT schema_version FROM hostseal_store") == [(_store.SCHEMA,)]
+    assert prod.sql("SELECT schema_version FROM hostseal_store") == [(_schema.SCHEMA,)]
 
 
 def _kill_at(monkeypatch: pytest.MonkeyPatch, statement: str) -> None:
@@ -322,9 +323,9 @@ def _receipt(**changes: Any) -> Receipt:
 
 def test_hosts(prod: Place) -> None:
     prod.declare_environment("staging")
-    old = _store.HostRecord("prod", "db1", "old", "record")
-    new = _store.HostRecord("prod", "db1", "new", "record")
-    other = _store.HostRecord("staging", "db1", "old", "record")
+    old = _records.HostRecord("prod", "db1", "old", "record")
+    new = _records.HostRecord("prod", "db1", "new", "record")
+    other = _records.HostRecord("staging", "db1", "old", "record")
     with prod.store() as store, store.transaction() as transaction:
         for record in (old, new, other):
             transaction.put_host(record)
@@ -361,17 +362,17 @@ def test_envelope_that_was_overtaken_is_left_out(prod: Place) -> None:
 def test_issue_times_grow_when_the_clock_goes_back(prod: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     mounts = [("db1", "db"), ("db1", "web")]
     with prod.store() as store, store.transaction() as transaction:
-        monkeypatch.setattr(_store, "now_ms", lambda: 1000)
+        monkeypatch.setattr(_transaction, "now_ms", lambda: 1000)
         assert transaction.issue_times("prod", mounts, [0, 5000]) == [1000, 5001]
-        monkeypatch.setattr(_store, "now_ms", lambda: 10)
+        monkeypatch.setattr(_transaction, "now_ms", lambda: 10)
         assert transaction.issue_times("prod", mounts, [0, 0]) == [1001, 5002]
         assert transaction.issue_times("prod", [("db2", "db")], [0]) == [10]
-        monkeypatch.setattr(_store, "now_ms", lambda: 9000)
+        monkeypatch.setattr(_transaction, "now_ms", lambda: 9000)
         assert transaction.issue_times("prod", mounts, [0, 0]) == [9000, 9000]
 
 
 def test_issue_times_outlive_removal_and_retirement(prod: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_store, "now_ms", lambda: 1000)
+    monkeypatch.setattr(_transaction, "now_ms", lambda: 1000)
     with prod.store() as store, store.transaction() as transaction:
         transaction.issue_times("prod", [("db1", "db")], [0])
         transaction.remove_envelope("prod", "db1", "db")
@@ -457,7 +458,7 @@ def test_work_is_done_again_when_trouble_passes(prod: Place, monkeypatch: pytest
     """And nothing of a first try stays."""
     tries: list[int] = []
 
-    def work(transaction: _store.Transaction) -> int:
+    def work(transaction: _transaction.Transaction) -> int:
         tries.append(len(tries))
         transaction.add_versions([version(1)])
         if len(tries) < 3:

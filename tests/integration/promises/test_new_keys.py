@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import read_key_set
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _migrating
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Environment
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 
 from tests.integration.agent.conftest import AgentHost, eventually
 from tests.integration.conftest import HostFactory

@@ -16,7 +16,8 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils import _declaring
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import KeyPlace
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends.vault import VaultTransit
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._policies import KINDS
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, HostRecord, Store
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Environment, HostRecord
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import VaultSession
 
 from tests.integration.control.conftest import Control, Task, task

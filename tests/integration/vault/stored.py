@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, Binding, KeyPlace, open_backend
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Environment, HostRecord, Version
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Environment, HostRecord, Version
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._vault import VaultSession
 
 from tests.integration.control.conftest import Control, Task
