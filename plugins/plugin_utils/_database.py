@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from ..module_utils._model import HostsealError
 from ._paths import implicit_path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
 # How long a run waits for another one that is writing.
-_WAIT_SECONDS = 60
+WAIT_SECONDS = 60
 # How long one may do nothing in the middle of a transaction, before the server takes it for dead.
 _IDLE_SECONDS = 600
 _CONNECT_SECONDS = 10
@@ -89,10 +89,12 @@ def locate(location: str | None, password: str | None) -> sa.URL:
         url = _parsed(location)
         if url.drivername in _DRIVERS:
             return _server(url, password)
+        if url.drivername == "file":
+            return _folder(location)
         if url.drivername != "sqlite":
             known = ", ".join(f"{name}://" for name in _DRIVERS)
             raise HostsealError(
-                f"a store of kind {url.drivername!r} is not supported: use a path, sqlite:///PATH, {known}"
+                f"a store of kind {url.drivername!r} is not supported: use a path, sqlite:///PATH, file:///FOLDER, {known}"
             )
         path = Path(url.database or "")
     elif location:
@@ -109,6 +111,8 @@ def label(url: sa.URL) -> str:
     """What messages call the store."""
     if url.drivername == "sqlite":
         return url.database or ":memory:"
+    if url.drivername == "file":
+        return f"file://{url.database}"
     return sa.URL.create(url.drivername, url.username, None, url.host, url.port, url.database).render_as_string()
 
 
@@ -132,6 +136,24 @@ def open_engine(url: sa.URL, create: bool, read_only: bool) -> tuple[sa.Engine, 
     return _server_engine(url, read_only), True
 
 
+# A folder
+
+
+def _folder(location: str) -> sa.URL:
+    """The URL with the folder as database, and the query state."""
+    parts = urlsplit(location)
+    query = parse_qs(parts.query, keep_blank_values=True)
+    if parts.netloc not in ("", "localhost") or not parts.path.strip("/"):
+        raise HostsealError("the option store is a file:// URL without an absolute path: write file:///FOLDER")
+    if query.keys() - {"state"} or len(query.get("state", [""])) != 1 or parts.fragment:
+        raise HostsealError("the option store has something else after its folder than ?state=/PATH")
+    paths = [unquote(parts.path), *query.get("state", [])]
+    if any("\0" in path or not os.path.isabs(path) for path in paths):
+        raise HostsealError("the option store is a file:// URL with a path that is not absolute")
+    folder, *state = (os.path.normpath("/" + path.lstrip("/")) for path in paths)
+    return sa.URL.create("file", database=folder, query={"state": state[0]} if state else {})
+
+
 # SQLite
 
 
@@ -144,7 +166,7 @@ def _sqlite(url: sa.URL, create: bool, read_only: bool) -> tuple[sa.Engine, bool
     if not may_write:
         url = sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
     # hide_parameters: the library would quote them in its errors and logs.
-    engine = sa.create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": _WAIT_SECONDS})
+    engine = sa.create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": WAIT_SECONDS})
     return _with_own_begin(engine, "BEGIN" if read_only else "BEGIN IMMEDIATE"), True
 
 
@@ -275,7 +297,7 @@ def _server_engine(url: sa.URL, read_only: bool) -> sa.Engine:
     arguments: dict[str, Any] = {"connect_timeout": int(str(query.pop("connect_timeout", _CONNECT_SECONDS)))}
     set_up: Callable[[DBAPIConnection], None]
     if url.drivername == "mysql+pymysql":
-        arguments |= {"read_timeout": 2 * _WAIT_SECONDS, "write_timeout": 2 * _WAIT_SECONDS}
+        arguments |= {"read_timeout": 2 * WAIT_SECONDS, "write_timeout": 2 * WAIT_SECONDS}
         arguments |= _mysql_tls(query)
         query = {name: value for name, value in query.items() if name == "unix_socket"}
         # What is read in it is of the moment after the lock.
@@ -337,7 +359,7 @@ def _set_up_mysql(connection: Any) -> None:
         # Strict: a text that is too long is an error, and not cut.
         cursor.execute(
             "SET SESSION sql_mode = 'TRADITIONAL',"
-            f" innodb_lock_wait_timeout = {_WAIT_SECONDS}, lock_wait_timeout = {_WAIT_SECONDS},"
+            f" innodb_lock_wait_timeout = {WAIT_SECONDS}, lock_wait_timeout = {WAIT_SECONDS},"
             f" wait_timeout = {_IDLE_SECONDS}"
         )
         cursor.execute("SELECT @@max_allowed_packet")
@@ -348,7 +370,7 @@ def _set_up_postgresql(connection: Any) -> None:
     # Else it would be undone with the first transaction that is rolled back.
     connection.autocommit = True
     connection.execute(
-        f"SET lock_timeout = '{_WAIT_SECONDS}s'; SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'"
+        f"SET lock_timeout = '{WAIT_SECONDS}s'; SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'"
     )
     connection.autocommit = False
 
@@ -373,7 +395,7 @@ def _refuse_large_packet(
 
 _NOT_CHANGED = "; nothing was changed"
 _LOST = f"the connection to the server broke off{_NOT_CHANGED}"
-_LOCKED = f"another run has held it for over a minute{_NOT_CHANGED}"
+LOCKED = f"another run has held it for over a minute{_NOT_CHANGED}"
 _RIGHTS = "this user may not do that there, see the documentation of the option store"
 _NO_DATABASE = "the server has no database of this name: make one, see the documentation of the option store"
 _NOT_TRUSTED = "the server's certificate is not trusted, or it is for another name"
@@ -387,7 +409,7 @@ _SQLITE_TROUBLE = {
     "SQLITE_READONLY_DIRECTORY": "its directory is read-only",
     "SQLITE_READONLY_ROLLBACK": "a run was cut off in the middle of a change: a user who may write has to open it first",
     "SQLITE_FULL": f"the disk is full{_NOT_CHANGED}",
-    "SQLITE_BUSY": _LOCKED,
+    "SQLITE_BUSY": LOCKED,
     "SQLITE_NOTADB": "the file is not a store",
     "SQLITE_CORRUPT": "the file is damaged: restore a backup",
     "SQLITE_CANTOPEN": "the file can't be opened",
@@ -402,7 +424,7 @@ _MYSQL_TROUBLE = {
     1114: _FULL,
     1142: _RIGHTS,
     1153: "the server takes less at a time (max_allowed_packet): have it set to 64M",
-    1205: _LOCKED,
+    1205: LOCKED,
     1290: _READ_ONLY,
     1419: (
         "the server keeps a binary log and lets only administrators make triggers: set"
@@ -433,7 +455,7 @@ _POSTGRESQL_TROUBLE = {
     "3D000": _NO_DATABASE,
     "42501": _RIGHTS,
     "53100": _FULL,
-    "55P03": _LOCKED,
+    "55P03": LOCKED,
 }
 _POSTGRESQL_TRANSIENT = {
     "25P03": _LOST,

@@ -19,6 +19,7 @@ from typing import TypeVar
 from ..module_utils._model import HostsealError
 from ._audit import Actor
 from ._database import TransientError, empty_engine, explain, label, locate, open_engine
+from ._folder import Folder
 from ._schema import HAS_SQLALCHEMY, SCHEMA, lock, prepare
 from ._transaction import Transaction
 
@@ -51,12 +52,24 @@ class Store:
         self._actor = actor or Actor.of({})
         self._read_only = read_only
         url = locate(location, password)
-        self.label = label(url)
-        self._engine, self.exists = open_engine(url, create, read_only)
+        self.label = self._place = label(url)
+        self._folder = Folder(url, self.label, create) if url.drivername == "file" else None
+        if self._folder is None:
+            self._engine, self.exists = open_engine(url, create, read_only)
+        elif self._folder.exists:
+            self._engine, self.exists = self._folder.open_state(read_only), True
+            self._place = self._folder.place
+        else:
+            self._folder = None
+            self._engine, self.exists = empty_engine(), False
         patience = _Patience()
         while not patience.is_over:
             with patience, self._errors(), self._engine.connect() as connection, connection.begin():
-                self.found, now = prepare(connection, self.label, create or not self.exists, read_only)
+                makes = create or not self.exists or self._folder is not None
+                self.found, now = prepare(connection, self._place, makes, read_only)
+                if self._folder is not None:
+                    self._folder.adopt(connection, self.found is None)
+                    self.found = self._folder.found
         if now is None:
             self._engine.dispose()
             if url.drivername == "sqlite":
@@ -83,11 +96,26 @@ class Store:
 
         That is what keeps numbers and issue times from being given twice and the audit log a chain, with every engine.
         """
-        connection, whole = self._begin()
-        with self._errors(), connection, whole:
-            yield Transaction(connection, self.label, self._actor)
-            with self._errors(committing=not self._read_only):
-                whole.commit()
+        folder = self._folder
+        with contextlib.ExitStack() as stack:
+            if folder is not None and not self._read_only:
+                stack.enter_context(folder.lock())
+                stack.callback(folder.discard)
+            connection, whole = self._begin()
+            stack.enter_context(self._errors())
+            stack.enter_context(connection)
+            with whole:
+                yield (
+                    Transaction(connection, self.label, self._actor)
+                    if folder is None
+                    else folder.transaction(connection, self._actor, self._read_only)
+                )
+                if folder is not None and not self._read_only:
+                    folder.stage(connection)
+                with self._errors(committing=not self._read_only):
+                    whole.commit()
+            if folder is not None:
+                folder.publish(connection)
 
     def run(self, work: Callable[[Transaction], _T]) -> _T:
         """What WORK returns, done in a transaction, and again in another one when the first came to nothing.
@@ -116,7 +144,7 @@ class Store:
         try:
             yield
         except SQLAlchemyError as error:
-            raise explain(error, self.label, committing) from None
+            raise explain(error, self._place, committing) from None
 
 
 class _Patience:

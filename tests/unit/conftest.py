@@ -31,7 +31,14 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _no_implicit_places(monkeypatch: pytest.MonkeyPatch, empty_home: Path) -> None:
     """No test may find, or make, the store and keys of whoever runs it."""
-    for name in ("HOSTSEAL_STORE", "HOSTSEAL_KEY_PATH", "ENC_KEY_PATH", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+    for name in (
+        "HOSTSEAL_STORE",
+        "HOSTSEAL_KEY_PATH",
+        "ENC_KEY_PATH",
+        "XDG_DATA_HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_STATE_HOME",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(empty_home))
 
