@@ -32,7 +32,7 @@ integration: setup ## All integration tests, on throwaway hosts
 	$(INTEGRATION) $(ARGS)
 
 test: setup ## Unit and integration tests, those that are thorough left out
-	python -m pytest -n 4 --dist worksteal tests/unit
+	python -m pytest -n 4 --dist worksteal tests/unit -m "not thorough"
 	$(INTEGRATION) -m "not thorough"
 
 lint: setup ## Everything that reads the code: style, types, documentation, ansible-test sanity

@@ -12,7 +12,10 @@ options:
     description:
       - Where ciphertext and records are kept, as an absolute path of an SQLite file or C(sqlite:///PATH), or as the
         URL of a database on a server, C(mysql+pymysql://USER@HOST/DATABASE) (MariaDB 10.6, MySQL 8.0 or newer) or
-        C(postgresql+psycopg://USER@HOST/DATABASE) (PostgreSQL 14 or newer).
+        C(postgresql+psycopg://USER@HOST/DATABASE) (PostgreSQL 14 or newer), or as a folder for Git, C(file:///FOLDER).
+      - In a folder there is one file for each environment, host and secret, to be committed. Envelopes, receipts and the
+        audit log are of this machine alone, in a file below C($XDG_STATE_HOME/hostseal) (C(~/.local/state/hostseal) if
+        that variable is not set), or in the one that C(file:///FOLDER?state=/PATH) names.
       - The database on a server must be there and be empty at first. Its user needs all rights in it; for modules
         whose name ends with C(_info), and to read a file, the right to read is enough.
       - A server on another machine must be known by its certificate, C(?ssl_ca=/PATH/ca.pem) with MariaDB and MySQL,

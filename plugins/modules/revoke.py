@@ -14,6 +14,8 @@ description:
     A mount that has no others is removed. The files are gone in running containers too when the task ends.
   - Which mounts those are is known from the receipts and envelopes in the store, so no mount has to be declared. A host that
     has none of the secrets is not asked.
+  - With a store in a folder for Git they are of the machine that delivers. Where nothing of the environment was ever
+    delivered from, the task fails.
   - Nothing is deleted from the store, that does M(hostseal.secrets.secret) with V(absent). The playbook
     C(hostseal.secrets.revoke) does both on all hosts.
   - What a container has read it may still know. Change the password where it is used, too.

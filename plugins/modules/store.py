@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - Makes a store where there is none, and upgrades one of an older version of this collection. Other modules do so, too;
     this one is for doing it apart, for example as a database administrator.
-  - Copies a store with everything in it to another place, for example from a file to a database server.
+  - Copies a store with everything in it to another place, for example from a file to a database server, or to a folder
+    for Git and back.
   - Verifies that a store holds together.
 author:
   - hostseal contributors (@hostseal)
@@ -63,6 +64,11 @@ EXAMPLES = r"""
     copy_to: postgresql+psycopg://hostseal@db.example/hostseal?sslmode=verify-full&sslrootcert=/etc/ssl/db-ca.pem
     copy_to_password_file: /srv/hostseal/db-password
     verify: values
+
+- name: Take everything from the file to a folder that is committed to Git
+  hostseal.secrets.store:
+    store: /srv/hostseal/store.db
+    copy_to: file:///srv/infrastructure/secrets
 """
 
 RETURN = r"""

@@ -42,15 +42,15 @@ store:
   type: dict
   contains:
     location:
-      description: The file, or the server and database.
+      description: The file, the folder, or the server and database.
       type: str
       sample: postgresql+psycopg://hostseal@db.example/hostseal
     engine:
-      description: The kind of database, one of C(sqlite), C(mariadb), C(mysql), C(postgresql).
+      description: The kind of store, one of C(sqlite), C(mariadb), C(mysql), C(postgresql), C(file) (a folder for Git).
       type: str
       sample: postgresql
     engine_version:
-      description: The database's version.
+      description: The database's version, empty for a folder.
       type: str
       sample: "15.18"
     schema_version:
@@ -62,7 +62,7 @@ store:
       type: str
       sample: "2026-11-22T09:30:00Z"
     bytes:
-      description: Size of the file or of the tables on the server.
+      description: Size of the file or files, or of the tables on the server.
       type: int
       sample: 151552
     rows:

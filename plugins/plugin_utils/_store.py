@@ -80,6 +80,11 @@ class Store:
             with self._engine.connect() as connection, connection.begin():
                 prepare(connection, self.label, create=True, read_only=False)
 
+    @property
+    def keeps_deliveries_apart(self) -> bool:
+        """Whether envelopes, receipts and the audit log are of this machine, and the rest is shared by Git."""
+        return self._folder is not None
+
     def close(self) -> None:
         """Give the connection back."""
         self._engine.dispose()

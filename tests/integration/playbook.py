@@ -39,6 +39,8 @@ class ControlNode:
     def __init__(self, directory: Path, *hosts: ThrowawayHost) -> None:
         self.directory = directory
         self.store = directory / "store.db"
+        # What the option store is, if not that file.
+        self.store_url = ""
         self.keys = directory / "keys"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "hosts.ini").write_text(inventory_text(*hosts), encoding="utf-8")
@@ -50,7 +52,7 @@ class ControlNode:
             "ANSIBLE_HOME": str(self.directory / "ansible"),
             "ANSIBLE_INVENTORY": str(self.directory / "hosts.ini"),
             "ANSIBLE_PIPELINING": "true",
-            "HOSTSEAL_STORE": str(self.store),
+            "HOSTSEAL_STORE": self.store_url or str(self.store),
             "HOSTSEAL_KEY_PATH": str(self.keys),
         }
 

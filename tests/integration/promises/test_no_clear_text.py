@@ -396,7 +396,9 @@ def _written_parts(image: Path) -> Iterator[bytes]:
             yield os.pread(raw.fileno(), end - begin, begin)
 
 
-@pytest.fixture(scope="module", params=["localkey", "vault"])
+@pytest.fixture(
+    scope="module", params=["localkey", "vault", pytest.param("store in a folder", marks=pytest.mark.thorough)]
+)
 def hunt(request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hunt]:
     """The job, done once. The control node's files are on a file system that is written at once, so that a search of
     its image finds deleted files as well."""
@@ -416,6 +418,8 @@ def hunt(request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytes
                 bao = stack.enter_context(OpenBao())
                 holder = VaultKeys(secure, bao, stack.enter_context(Tapping(bao)))
             made = Hunt(directory, host.start(load=("busybox",)), holder)
+            if request.param == "store in a folder":
+                made.control.store_url = f"file://{disk}/project/secrets?state={disk}/state.db"
             made.run()
             yield made
     finally:
