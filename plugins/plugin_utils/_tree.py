@@ -11,7 +11,7 @@
 
 A file has a digest of all else in it. Two branches that changed the same file differ in that line, so Git never joins
 halves of both without a conflict, and what was joined by hand is refused. It keeps out accidents, not attackers: who
-may commit is trusted no more than who may write to a database. Below the folder no symbolic link is followed.
+may commit is trusted no more than who may write to a database. No symbolic link is followed, the folder itself or below.
 """
 
 from __future__ import annotations
@@ -181,6 +181,9 @@ class Tree:
 
     def marker(self) -> File | None:
         """The file that makes a folder a store; None when there is neither it nor anything of a store."""
+        if self._root.is_symlink():
+            # It could have been committed, to have files written elsewhere.
+            raise self._trouble("", "is a symbolic link: name the folder itself")
         try:
             with self._open("") as top:
                 names = os.listdir(top)
@@ -303,15 +306,14 @@ class Tree:
         if self._kept is not None and path in self._kept:
             yield self._kept[path]
             return
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        # How the folder itself is named is for who gives the option.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         folder = os.open(self._root, flags)
         try:
             for part in path.split("/") if path else ():
                 if make:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(part, 0o755, dir_fd=folder)
-                inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
+                inner = os.open(part, flags, dir_fd=folder)
                 os.close(folder)
                 folder = inner
             if self._kept is not None:

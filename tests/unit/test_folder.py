@@ -228,6 +228,15 @@ def test_store_of_a_newer_collection_or_without_its_marker_is_refused(prod: Fold
         prod.store(create=True)
 
 
+def test_a_link_to_a_folder_is_refused(prod: FolderPlace, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(prod.folder)
+    (tmp_path / "new").symlink_to(tmp_path / "elsewhere")
+    for name in ("link", "new"):
+        with pytest.raises(HostsealError, match="is a symbolic link: name the folder itself"):
+            Store(f"file://{tmp_path}/{name}", True)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_file_is_no_folder(place: FolderPlace) -> None:
     place.folder.write_text("", encoding="ascii")
     with pytest.raises(HostsealError, match="can't be read: Not a directory"):

@@ -40,7 +40,8 @@ printf 'vault_smtp_password: correct horse battery staple' |
 """
 # What a page takes for granted: the host's part, the control node's part.
 BEFORE = {
-    "docs/migrate-ansible-vault.md": ("", VAULT_FILE),
+    "docs/git.md": ("", "git config --global user.name Reader; git config --global user.email reader@example.com"),
+    "docs/migrate-ansible-vault.md": ("", f"unset HOSTSEAL_STORE\n{VAULT_FILE}"),
     "docs/migrate-swarm.md": (SWARM, ""),
     "docs/migrate-rancher.md": (
         "",
@@ -65,6 +66,7 @@ class Reader:
             "https://vault.example.com:8200": bao.url,
             "/etc/ssl/certs/vault-ca.pem": bao.ca_cert,
             "/srv/reports/": f"{directory}/",
+            "/srv/infrastructure": f"{directory}/infrastructure",
             "/backup/": f"{directory}/",
             "/dev/shm/": f"{directory}/",
         }

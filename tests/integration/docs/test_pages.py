@@ -18,6 +18,7 @@ ORDER = [
     "README.md",
     "docs/launch.md",
     "docs/operations.md",
+    "docs/git.md",
     "docs/migrate-ansible-vault.md",
     "docs/migrate-swarm.md",
     "docs/migrate-rancher.md",
