@@ -828,6 +828,22 @@ def test_file_that_git_changed_meanwhile_is_not_written_over(
         store.run(work)
 
 
+def test_runs_at_once_with_states_of_their_own_double_no_number(prod: FolderPlace, tmp_path: Path) -> None:
+    """Two users, or one with another home: it is the folder that keeps them apart."""
+
+    def work(number: int) -> None:
+        for _turn in range(4):
+            with (
+                Store(f"{prod.label}?state={tmp_path}/{number}.db", False) as store,
+                store.transaction() as transaction,
+            ):
+                last = transaction.last_numbers("prod", ["password"]).get("password", 0)
+                transaction.add_versions([version(last + 1)])
+
+    assert in_processes(4, work, timeout=300) == [0] * 4
+    assert numbers(prod) == {"password": list(range(1, 17))}
+
+
 def test_full_disk_changes_nothing(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     place = FolderPlace(tmp_path / "store.db", tmp_path / "keys", small_disk / "folder")

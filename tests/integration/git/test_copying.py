@@ -81,6 +81,7 @@ def test_keys_change_and_what_is_edited_is_found(control: Control, folder: Folde
     assert folder.content() == before
 
 
+@pytest.mark.thorough
 def test_playbooks_at_once_lose_and_double_nothing(folder: FolderPlace, tmp_path: Path) -> None:
     folder.declare_environment("prod")
     outputs: list[str] = []

@@ -72,6 +72,7 @@ def _declare(name: str, value: str) -> dict[str, Any]:
     return {"name": "Secret", _SECRET: given}
 
 
+@pytest.mark.thorough
 def test_jobs_deliver_from_a_checkout(host: ThrowawayHost, tmp_path: Path) -> None:
     name, first, second = "gitjobs", secrets.token_urlsafe(30), secrets.token_urlsafe(30)
     outputs = []
