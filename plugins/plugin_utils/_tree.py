@@ -202,10 +202,15 @@ class Tree:
 
         With TIDY what a run left that was cut off is removed.
         """
+        if tidy:
+            # Where the marker was being made; and all else is tidied where it is read.
+            with contextlib.suppress(OSError), self._open("") as top:
+                for name in os.listdir(top):
+                    _tidy(top, name)
         found = {path: parse(kind_of(path), text.encode()) for path, text in noted.items() if text is not None}
-        for environment in self._folders(_ENVIRONMENTS, tidy):
+        for environment in self._folders(_ENVIRONMENTS):
             path = f"{_ENVIRONMENTS}/{environment}"
-            inside = self._folders(path, tidy)
+            inside = self._folders(path)
             for kind, folder in (("environment", path), ("host", f"{path}/hosts"), ("secret", f"{path}/secrets")):
                 if folder == path or _leaf(folder) in inside:
                     found.update(self._read_folder(folder, kind, noted, tidy))
@@ -217,16 +222,13 @@ class Tree:
                     raise self._trouble(path, f"is missing, and there is a {file.kind} in it: have Git bring it back")
         return found
 
-    def _folders(self, path: str, tidy: bool) -> list[str]:
+    def _folders(self, path: str) -> list[str]:
         """The folders in a folder, none when it is not there."""
         try:
             with self._open(path) as folder, os.scandir(folder) as entries:
                 found = sorted(
                     (entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False)) for entry in entries
                 )
-                for name in [name for name, _is_link, _is_folder in found if tidy and _STRAY.fullmatch(name)]:
-                    with contextlib.suppress(OSError):
-                        os.unlink(name, dir_fd=folder)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -243,9 +245,8 @@ class Tree:
         try:
             with self._open(path) as folder:
                 for name in sorted(os.listdir(folder)):
-                    if tidy and _STRAY.fullmatch(name):
-                        with contextlib.suppress(OSError):
-                            os.unlink(name, dir_fd=folder)
+                    if tidy:
+                        _tidy(folder, name)
                     where = f"{path}/{name}"
                     is_ours = name == "environment.json" if kind == "environment" else name.endswith(".json")
                     if not is_ours or where in noted:
@@ -460,6 +461,13 @@ class Tree:
 
     def _trouble(self, path: str, reason: str) -> HostsealError:
         return HostsealError(f"store {self._label}: {path} {reason}" if path else f"store {self._label} {reason}")
+
+
+def _tidy(folder: int, name: str) -> None:
+    """Remove the file NAME in a folder that is open if it is what a run was writing when it was cut off."""
+    if _STRAY.fullmatch(name):
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
 
 
 def _leaf(path: str) -> str:

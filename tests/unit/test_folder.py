@@ -211,6 +211,18 @@ def test_folder_with_other_things_becomes_a_store_only_on_creation(place: Folder
     assert files(place.folder) == ["hostseal.json", "site.yml"]
 
 
+def test_creation_that_is_killed_is_made_again(place: FolderPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(_number: int) -> None:
+        monkeypatch.setattr(os, "rename", lambda *_arguments, **_options: os.kill(os.getpid(), signal.SIGKILL))
+        place.store(create=True)
+
+    assert in_processes(1, work) == [-signal.SIGKILL]
+    assert len(files(place.folder)) == 1
+    assert not place.store().exists
+    place.declare_environment("prod")
+    assert files(place.folder) == ["environments/prod/environment.json", "hostseal.json"]
+
+
 def test_creations_at_once_make_one(place: FolderPlace) -> None:
     assert in_processes(6, lambda _number: place.store(create=True).close()) == [0] * 6
     assert files(place.folder) == ["hostseal.json"]
@@ -574,8 +586,10 @@ def test_host_that_was_retired_elsewhere_is_not_waited_for(repository: FolderPla
             transaction.issue_times("prod", [(host, "db")], [0])
     # What another clone has committed.
     (place.folder / "environments/prod/hosts/db1.json").unlink()
-    shutil.copytree(place.folder, place.folder.with_name("clone"))
-    place.enrol("db2")
+    path = place.folder / "environments/prod/hosts/db2.json"
+    content = json.loads(path.read_text(encoding="ascii"))
+    del content["sha256"]
+    path.write_text(_tree.render({**content, "record": "another machine's"}), encoding="ascii")
     commit(place)
     with place.store() as store, store.transaction() as transaction:
         assert [receipt.host for receipt in transaction.receipts("prod")] == ["db2"]
