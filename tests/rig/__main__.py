@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         ("vault-down", "remove an OpenBao server and its data"),
     ):
         actions.add_parser(action, help=text).add_argument("name")
+    actions.choices["vault-up"].add_argument("--for-hosts", action="store_true", help="where hosts reach it, too")
     actions.add_parser("forget", help="remove the rig's images from the engine, and all OpenBao servers")
     actions.add_parser("status", help="the engine, the hosts and the OpenBao servers of this checkout")
     build = actions.add_parser("build", help="build images beforehand")
@@ -73,12 +74,12 @@ def _engine_stop(if_idle: bool) -> None:
     print("engine stopped" if engine.stop() else "no engine of the rig was running")
 
 
-def _vault(action: str, name: str) -> None:
+def _vault(action: str, name: str, for_hosts: bool) -> None:
     openbao.clean_leftovers()
-    server = OpenBao(name, owned=False)
     if action == "vault-down":
-        server.remove()
+        OpenBao(name, owned=False).remove()
         return
+    server = OpenBao(name, owned=False, address=engine.ensure().gateway() if for_hosts else "127.0.0.1")
     server.start()
     print(f"url: {server.url}\nca_cert: {server.ca_cert}\ntoken_file: {server.token_file}")
 
@@ -93,7 +94,7 @@ def _forget() -> None:
 def main() -> int:
     options = _parser().parse_args()
     if options.action in ("vault-up", "vault-down"):
-        _vault(options.action, options.name)
+        _vault(options.action, options.name, getattr(options, "for_hosts", False))
         return 0
     if options.action == "engine-stop":
         _engine_stop(options.if_idle)

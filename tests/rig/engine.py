@@ -71,6 +71,10 @@ class Engine:
         """What the docker client prints, stripped."""
         return self.docker(*argv).stdout.decode().strip()
 
+    def gateway(self) -> str:
+        """The machine's address on the hosts' network."""
+        return self.text("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+
     def has_image(self, name: str) -> bool:
         return self.docker("image", "inspect", name, check=False).returncode == 0
 

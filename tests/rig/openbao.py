@@ -49,7 +49,7 @@ storage "raft" {{
   performance_multiplier = 1
 }}
 listener "tcp" {{
-  address         = "127.0.0.1:{port}"
+  address         = "{address}:{port}"
   cluster_address = "127.0.0.1:{cluster_port}"
   tls_cert_file   = "{cert}"
   tls_key_file    = "{key}"
@@ -59,7 +59,7 @@ audit "file" "file" {{
     file_path = "audit.log"
   }}
 }}
-api_addr     = "https://127.0.0.1:{port}"
+api_addr     = "https://{address}:{port}"
 cluster_addr = "https://127.0.0.1:{cluster_port}"
 """
 
@@ -81,10 +81,18 @@ class OpenBao:
     """One server. It belongs to the running process and goes with it (a killed one's: `clean_leftovers`); with
     owned=False it is nobody's: it stays until `remove`, and `start` finds it again by its name.
 
+    It listens on loopback, or at ADDRESS; one that exists stays where it is.
+
     `start` keeps what is in the folder, so kill() + start() is a crash and a return with the same data, port and keys.
     """
 
-    def __init__(self, name: str | None = None, owned: bool = True, leader: OpenBao | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        owned: bool = True,
+        leader: OpenBao | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
         self.name = name or f"t{os.getpid()}-{next(_numbers)}"
         self.owned = owned
         self.owner = _identity(os.getpid()) if owned else MANUAL
@@ -92,6 +100,7 @@ class OpenBao:
         self.folder = FOLDER / self.name
         self._process: subprocess.Popen[bytes] | None = None
         self._state: dict[str, Any] = self._load()
+        self.address = str(self._state.get("address", address))
         # Nodes of a cluster are all on loopback and share the first one's certificates.
         home = leader.folder if leader else self.folder
         self._ca = Pair(home / "ca.pem", home / "ca-key.pem")
@@ -124,7 +133,7 @@ class OpenBao:
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self._state['port']}"
+        return f"https://{self.address}:{self._state['port']}"
 
     @property
     def ca_cert(self) -> str:
@@ -334,12 +343,13 @@ class OpenBao:
         (self.folder / "data").mkdir(mode=0o700)
         if not self.leader:
             certificates.authority(self.folder)
-            certificates.issue(self._ca, self.folder, "server", "localhost")
+            certificates.issue(self._ca, self.folder, "server", "localhost", address=self.address)
             certificates.issue(self._ca, self.folder, "client", CLIENT_NAME, client=True)
         port, cluster_port = free_port(), free_port()
         config = _CONFIG.format(
             folder=self.folder,
             node=self.name,
+            address=self.address,
             port=port,
             cluster_port=cluster_port,
             cert=self._server.cert,
@@ -348,7 +358,7 @@ class OpenBao:
         write_private(self.folder / "server.hcl", config.encode())
         # The server makes it only when it is active; a node that stands by has logged nothing.
         write_private(self.folder / "audit.log", b"")
-        self._save(port=port)
+        self._save(port=port, address=self.address)
 
     def _launch(self) -> None:
         handle = os.open(self.folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -92,10 +92,9 @@ class Site(AgentHost):
 @pytest.fixture(scope="module")
 def site(engine: Engine, bao: OpenBao, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     host = ThrowawayHost(engine, f"t{os.getpid()}-bridge")
-    gateway = engine.text("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").strip()
     try:
         host.start(load=("busybox",))
-        with proxy_before(bao, Path(tmp_path_factory.mktemp("proxy")), gateway) as proxy:
+        with proxy_before(bao, Path(tmp_path_factory.mktemp("proxy")), engine.gateway()) as proxy:
             made = Site(host, ControlNode(Path(tmp_path_factory.mktemp("control")), host), bao, proxy)
             made.control.tasks(*declare(password="sealed"), hosts="localhost")
             installed = made.control.tasks(made.role())
