@@ -17,7 +17,7 @@ INTEGRATION = base=$$(mktemp -d /tmp/hs.XXXX) && trap "rm -rf $$base" EXIT && \
 # More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
 ARGS ?=
 
-.PHONY: help setup unit integration test lint docs format sanity matrix release bench faults quickstart quickstart-clean engine-stop clean
+.PHONY: help setup unit integration test molecule lint docs format sanity matrix release bench faults quickstart quickstart-clean engine-stop clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ integration: setup ## All integration tests, on throwaway hosts
 test: setup ## Unit and integration tests, those that are thorough left out
 	python -m pytest -n 4 --dist worksteal tests/unit -m "not thorough"
 	$(INTEGRATION) -m "not thorough"
+
+molecule: setup ## Molecule's scenarios; SCENARIO=vault: one of them
+	@trap "python -m tests.rig engine-stop --if-idle" EXIT; molecule test $(if $(SCENARIO),--scenario-name $(SCENARIO),--all)
 
 lint: setup ## Everything that reads the code: style, types, documentation, ansible-test sanity
 	tests/rig/lint.sh
