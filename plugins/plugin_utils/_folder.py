@@ -5,7 +5,7 @@
 """A store in a folder for Git: what is declared is in files, what happened is in a database of this machine.
 
 In a transaction the files are tables of SQLite like any others, temporary ones that stand before those of the same name
-in the machine's database, its state: envelopes, receipts, the audit log and which keys hosts have confirmed. Files that
+in the machine's database, its state: envelopes, receipts, publications, the audit log and which keys hosts confirmed. Files that
 a transaction changes are noted in the state with the rest of it, at once or not at all, and written afterwards. A run
 that is killed in between leaves them to the next one; who only reads takes what is noted for what is there.
 """
@@ -23,9 +23,9 @@ from ._audit import Actor
 from ._database import open_engine
 from ._paths import base_directory, ends_with_the_job
 from ._records import Summary, now_ms
-from ._schema import HAS_SQLALCHEMY, SCHEMA
+from ._schema import HAS_SQLALCHEMY
 from ._transaction import Transaction
-from ._tree import MARKER, File, Tree, digest, kind_of, parse, path_of, render
+from ._tree import FORMAT, MARKER, File, Tree, digest, kind_of, parse, path_of, render
 
 if HAS_SQLALCHEMY:
     import sqlalchemy as sa
@@ -75,17 +75,12 @@ class Folder:
         self._texts: dict[str, str | None] = {}
         self._changes = 0
         marker = self._tree.marker()
-        self.found = marker.content["schema_version"] if marker else None
-        if marker is None and create:
+        self.is_new = marker is None and create
+        if self.is_new:
             marker = self._make()
         self.exists = marker is not None
         if marker is None:
             return
-        version = marker.content["schema_version"]
-        if version != SCHEMA:
-            raise HostsealError(
-                f"store {label} has schema version {version}, this collection knows {SCHEMA}: upgrade this collection"
-            )
         self._created_at = marker.content["created_at"]
         state = url.query.get("state")
         self._state = Path(str(state)) if state else self._default_state()
@@ -101,7 +96,7 @@ class Folder:
         with self._tree.lock():
             # Another run may have been faster.
             if self._tree.marker() is None:
-                texts = {MARKER: render({"created_at": now_ms(), "schema_version": SCHEMA})}
+                texts = {MARKER: render({"created_at": now_ms(), "format": FORMAT})}
                 try:
                     self._tree.stage(texts)
                     self._tree.publish(texts)
@@ -251,7 +246,7 @@ class Folder:
             if path_of("host", {"environment": environment, "name": name}) not in there:
                 transaction.remove_host(environment, name)
         environments = [file.content["name"] for file in self._files.values() if file.kind == "environment"]
-        for table in (_schema.receipt, _schema.envelope):
+        for table in (_schema.publication, _schema.receipt, _schema.envelope):
             for name in connection.execute(sa.select(table.c.environment).distinct()).scalars().all():
                 if name not in environments:
                     connection.execute(table.delete().where(table.c.environment == name))

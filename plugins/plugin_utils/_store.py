@@ -69,7 +69,7 @@ class Store:
                 self.found, now = prepare(connection, self._place, makes, read_only)
                 if self._folder is not None:
                     self._folder.adopt(connection, self.found is None)
-                    self.found = self._folder.found
+                    self.found = None if self._folder.is_new else self.found or SCHEMA
         if now is None:
             self._engine.dispose()
             if url.drivername == "sqlite":

@@ -38,6 +38,8 @@ from ..module_utils._model import HostsealError, check_name, shorten
 from ._database import LOCKED, WAIT_SECONDS, TransientError
 
 MARKER = "hostseal.json"
+# Of the files; the state has its own.
+FORMAT = 1
 _ENVIRONMENTS = "environments"
 # Servers for Git refuse files of 100 MB.
 _LARGEST = 64 << 20
@@ -47,7 +49,7 @@ _CONFLICT = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
 _NUMBERS = {"number": 2**31 - 1, "last_number": 2**31 - 1, "current_number": 2**31 - 1}
 _MAY_BE_NULL = {"engine_mount_point", "current_number"}
 _SHAPES: dict[str, dict[str, type]] = {
-    "store": {"created_at": int, "schema_version": int},
+    "store": {"created_at": int, "format": int},
     "environment": {
         "name": str,
         "backend": str,
@@ -120,6 +122,8 @@ def parse(kind: str, text: bytes) -> File:
         raise HostsealError("is not JSON") from None
     if not isinstance(content, dict):
         raise HostsealError("is not a JSON object")
+    if kind == "store" and content.get("format", FORMAT) != FORMAT:
+        raise HostsealError(f"says that the files are of another format than {FORMAT}: upgrade this collection")
     given = content.pop("sha256", None)
     _check_shape(kind, content)
     if given != _sum(content):

@@ -112,7 +112,7 @@ def test_every_column_is_in_a_file_or_of_this_machine() -> None:
     assert set(_tree._SHAPES["host"]) == columns["host"] - {"pinned_at"}
     assert set(_tree._SHAPES["secret"]) == columns["secret"] | {"versions"}
     assert set(_tree._SHAPES["version"]) == columns["secret_version"] - {"environment", "name"}
-    assert set(_tree._SHAPES["store"]) == columns["hostseal_store"]
+    assert len(_tree._SHAPES) == 5
 
 
 def test_names_that_no_file_system_mixes_up(prod: FolderPlace) -> None:
@@ -230,10 +230,10 @@ def test_creations_at_once_make_one(place: FolderPlace) -> None:
 
 def test_store_of_a_newer_collection_or_without_its_marker_is_refused(prod: FolderPlace) -> None:
     marker = prod.folder / "hostseal.json"
-    content = json.loads(marker.read_text(encoding="ascii"))
-    del content["sha256"]
-    marker.write_text(_tree.render({**content, "schema_version": 9}), encoding="ascii")
-    with pytest.raises(HostsealError, match="has schema version 9, this collection knows 2: upgrade this collection"):
+    marker.write_text(_tree.render({"format": 2, "new": "x"}), encoding="ascii")
+    with pytest.raises(
+        HostsealError, match=r"hostseal\.json says that the files are of another format than 1: upgrade"
+    ):
         prod.store()
     marker.unlink()
     with pytest.raises(HostsealError, match=re.escape("hostseal.json is missing: have Git bring it back")):
@@ -638,7 +638,7 @@ def test_summary(repository: FolderPlace) -> None:
     for read_only in (False, True):
         with repository.store(read_only=read_only) as store, store.transaction() as transaction:
             found = transaction.summary()
-        assert (found.engine, found.schema_version) == ("file", 2)
+        assert (found.engine, found.schema_version) == ("file", _schema.SCHEMA)
         assert found.rows["secret_version"] == 3
         folder = repository.folder / "environments"
         assert found.bytes == sum(path.stat().st_size for path in folder.rglob("*.json"))
