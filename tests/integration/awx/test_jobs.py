@@ -25,7 +25,8 @@ from tests.rig.engine import Engine
 from tests.rig.host import ThrowawayHost
 from tests.rig.openbao import OpenBao, clean_leftovers
 
-pytestmark = pytest.mark.thorough
+# An image is built, and a job is many short programs: on a busy machine that takes its time.
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(3600)]
 
 ANOTHER = secrets.token_urlsafe(30)
 SITE = "playbooks/site.yml"

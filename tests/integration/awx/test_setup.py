@@ -17,7 +17,7 @@ import yaml
 from tests.integration.awx.recorder import AWX, TOKEN
 from tests.rig.paths import BUILD, ROOT
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(3600)]
 
 IMAGE = "registry.example.com/hostseal-ee:0.1.0"
 
