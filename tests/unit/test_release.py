@@ -28,6 +28,7 @@ EXPECTED = {
     "README.md",
     "changelogs",
     "docs",
+    "execution-environment.yml",
     "meta",
     "playbooks",
     "plugins",
