@@ -228,7 +228,7 @@ def test_main_job_with_vault(
             "playbooks/report.yml", store, exposed=reports, hostseal_report=f"{reports}/report.html"
         ).ok()
         page = (reports / "report.html").read_text(encoding="utf-8")
-        assert f"<td>{rotated.number}</td>" in page
+        assert f"<td>alice, job {rotated.number}</td>" in page
         answers = {"hostseal_environment": "depot", "hostseal_revoke": "given"}
         revoked = controller.launch("playbooks/revoke.yml", deployer, store, user="carol", **answers).ok()
         assert host.sh("ls /run/hostseal/volumes/*/..data/given", check=False).returncode
