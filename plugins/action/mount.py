@@ -27,6 +27,12 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils._sealing import P
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._transaction import Transaction
 
+# How a container gets the driver's volume, and not one that the engine makes by itself.
+_NAMED = {
+    "docker": "name the driver at launch",
+    "podman": "make it with 'podman volume create --driver hostseal' before the container",
+}
+
 
 class ActionModule(Action):
     """Bring the mounts of one host to what is declared: one call of the module on the host, a second one at need."""
@@ -57,11 +63,12 @@ class ActionModule(Action):
                         store, host, {plan.environment.name: _issued_at(plan) for plan in unconfirmed}
                     )
         _raise_trouble(host, answer)
-        if answer["docker"] and not answer["docker"]["ok"]:
-            self._display.warning(
-                f"host {host!r}: Docker could not be asked whether a local volume bears the name of a mount:"
-                f" {answer['docker']['reason']}"
-            )
+        for engine, told in answer["engines"].items():
+            if not told["ok"]:
+                self._display.warning(
+                    f"host {host!r}: {engine.capitalize()} could not be asked whether a local volume bears the name of a"
+                    f" mount: {told['reason']}"
+                )
         return self._result(mounts, plans, predicted, answer)
 
     def wanted(self, _store: Store, _host: str) -> tuple[list[Mount], list[tuple[str, str]]]:
@@ -84,7 +91,7 @@ class ActionModule(Action):
     ) -> dict[str, Any]:
         """Ask the host what it holds and bring it what it lacks."""
         if not plans and not remove and self.purge() is None:
-            return {"installed": True, "marks": {}, "docker": None, "pinned": {}, "results": [], "refusals": []}
+            return {"installed": True, "marks": {}, "engines": {}, "pinned": {}, "results": [], "refusals": []}
         request = self._request(host, plans, remove)
         if not self.check:
             # What the host never confirmed goes with the first call already.
@@ -304,12 +311,14 @@ def _raise_trouble(host: str, answer: dict[str, Any]) -> None:
     refused = next((entry for entry in answer["results"] if entry["action"] == "refused"), None)
     if refused:
         raise HostsealError(f"host {host!r} refuses the envelope of mount {refused['volume']!r}: {refused['reason']}")
-    if answer["docker"] and answer["docker"]["shadowed"]:
-        volumes = ", ".join(repr(volume) for volume in answer["docker"]["shadowed"])
-        raise HostsealError(
-            f"host {host!r} has a local Docker volume that bears the name of a mount: {volumes}. Containers would get"
-            " it, empty, in the place of the secrets: remove it with 'docker volume rm', and name the driver at launch"
-        )
+    for engine, told in answer["engines"].items():
+        if told["shadowed"]:
+            volumes = ", ".join(repr(volume) for volume in told["shadowed"])
+            raise HostsealError(
+                f"host {host!r} has a local {engine.capitalize()} volume that bears the name of a mount: {volumes}."
+                f" Containers would get it, empty, in the place of the secrets: remove it with '{engine} volume rm', and"
+                f" {_NAMED[engine]}"
+            )
 
 
 def _entry(result: dict[str, Any], plan: Plan | None) -> dict[str, Any]:

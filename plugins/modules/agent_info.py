@@ -161,7 +161,8 @@ mounts:
       type: bool
       sample: true
     users:
-      description: How often Docker has mounted it and not unmounted.
+      description:
+        - How often Docker has mounted it and not unmounted. Podman and systemd, which count by themselves, are one user each.
       type: int
       sample: 1
     pending:
@@ -179,6 +180,10 @@ mounts:
       type: list
       elements: str
       sample: [db]
+    held_for_services:
+      description: Whether services of the host use it, by the unit C(hostseal-hold@ENVIRONMENT.MOUNT.service).
+      type: bool
+      sample: false
 pull:
   description:
     - What the host has fetched by itself, by environment. V(issued_at) and V(expires_at) are those of the newest manifest, in
@@ -231,6 +236,12 @@ KINDS = {
     "af4950a849134eb1a73846304ff30c05": "host+tpm2",
 }
 
+# How a container gets the driver's volume, and not one that the engine makes by itself.
+NAMED = {
+    "docker": "name the driver when you launch",
+    "podman": "make it with 'podman volume create --driver hostseal {0}' before you launch",
+}
+
 
 def protection(told, path=CREDENTIAL_PATH):
     """What the agent TOLD of its key's file, and of one of systemd's credentials the key that it is encrypted by."""
@@ -241,6 +252,11 @@ def protection(told, path=CREDENTIAL_PATH):
             return KINDS.get(base64.b64decode(file.read(24)[:24])[:16].hex(), told)
     except (OSError, ValueError):
         return told
+
+
+def engines_of(status):
+    """What each of the host's engines told."""
+    return {engine: status[engine] for engine in NAMED if engine in status}
 
 
 def problems_of(status):
@@ -274,14 +290,14 @@ def problems_of(status):
             problems.append(f"fetching for environment {environment!r} failed: {source['reason']}")
         elif source["missing"]:
             problems.append(f"not fetched yet: {', '.join(source['missing'])}")
-    docker = status["docker"]
-    if not docker["ok"]:
-        problems.append(f"which containers use the mounts is not known: {docker['reason']}")
-    for volume in docker["shadowed"]:
-        problems.append(
-            f"a Docker volume of another driver bears the name of mount {volume!r}, and containers get it in the place of the secrets:"
-            f" remove it with 'docker volume rm {volume}', and name the driver when you launch"
-        )
+    for engine, told in engines_of(status).items():
+        if not told["ok"]:
+            problems.append(f"which containers use the mounts is not known: {told['reason']}")
+        for volume in told["shadowed"]:
+            problems.append(
+                f"a {engine.capitalize()} volume of another driver bears the name of mount {volume!r}, and containers get it in the"
+                f" place of the secrets: remove it with '{engine} volume rm {volume}', and {NAMED[engine].format(volume)}"
+            )
     return problems
 
 
@@ -291,7 +307,7 @@ def gather(client):
         status = client.status(docker=True)
     except AgentMissing:
         return {"agent": {"installed": False}, "problems": []}
-    users = status["docker"]["users"]
+    users = [told["users"] for told in engines_of(status).values()]
     return {
         "agent": {
             "installed": True,
@@ -302,7 +318,14 @@ def gather(client):
         },
         "environments": status["environments"],
         "pull": status.get("pull", {}),
-        "mounts": [{**mount, "containers": users.get(mount["volume"], [])} for mount in status["mounts"]],
+        "mounts": [
+            {
+                "held_for_services": False,  # an agent that was installed earlier does not tell
+                **mount,
+                "containers": sorted(name for using in users for name in using.get(mount["volume"], [])),
+            }
+            for mount in status["mounts"]
+        ],
         "problems": problems_of(status),
     }
 

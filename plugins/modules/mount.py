@@ -174,7 +174,7 @@ def deliver(client: AgentClient, request: dict, check: bool) -> dict:
             raise
         # A bare host: the play that runs for real installs the agent before.
         wanted = [{"volume": mount["volume"], "action": "wanted", "held": None} for mount in request["mounts"]]
-        return {"installed": False, "marks": {}, "docker": None, "pinned": {}, "results": wanted}
+        return {"installed": False, "marks": {}, "engines": {}, "pinned": {}, "results": wanted}
     if status["host"] != request["host"]:
         raise AgentError(
             f"the agent's identity is {status['host']!r}, but the task is about host {request['host']!r}:"
@@ -199,9 +199,10 @@ def deliver(client: AgentClient, request: dict, check: bool) -> dict:
     results += [
         {"volume": volume, "action": "unchanged", "held": None} for volume in request["remove"] if volume not in held
     ]
-    # Asked at the end: Docker's local volumes are compared with what the host has now.
-    docker = client.status(docker=True)["docker"]
-    return {"installed": True, "marks": status["marks"], "docker": docker, "pinned": pinned, "results": results}
+    # Asked at the end: the engines' local volumes are compared with what the host has now.
+    status_now = client.status(docker=True)
+    engines = {engine: status_now[engine] for engine in ("docker", "podman") if engine in status_now}
+    return {"installed": True, "marks": status["marks"], "engines": engines, "pinned": pinned, "results": results}
 
 
 def _check_pins(client: AgentClient, status: dict, request: dict, check: bool) -> dict:

@@ -28,6 +28,7 @@ from jwcrypto.jwk import JWK
 
 CHECKOUT = Path(__file__).parents[3]
 
+PODMAN_ID = "2f73349cfc4630255319c6c8dfc1b46a8996ace9d14d8e07563b165915918ec2"
 # Puts the sockets where systemd would: file descriptors 3 and up, and says so for its own process id.
 _LAUNCHER = """
 import os, sys
@@ -160,6 +161,7 @@ class RunningAgent:
         self.state = root / "var/lib/hostseal/state"
         self.audit_file = root / "var/log/hostseal/audit.jsonl"
         self.plugin_socket = root / "p/hostseal.sock"
+        self.podman_socket = root / "p/podman-plugin.sock"
         self.control_socket = root / "p/agent.sock"
         for folder in (
             self.volumes,
@@ -170,11 +172,12 @@ class RunningAgent:
             root / "credentials",
         ):
             folder.mkdir(parents=True)
-        for folder in ("users", "changes", "metrics", "alerts"):
+        for folder in ("users", "changes", "metrics", "services", "alerts"):
             (root / "run/hostseal" / folder).mkdir()
         self.save_identity()
         self._mounted: list[Path] = []
-        self._listeners = [self._listen(path) for path in (self.plugin_socket, self.control_socket)]
+        sockets = (self.plugin_socket, self.podman_socket, self.control_socket)
+        self._listeners = [self._listen(path) for path in sockets]
 
     def save_identity(self) -> None:
         (self.root / "credentials/host.key").write_text(envelopes.dump_host_keys([self.host_key, *self.older_keys]))
@@ -272,6 +275,10 @@ class RunningAgent:
         status, answer = request(self.plugin_socket, "POST", f"/{method}", json.dumps(arguments))
         assert status == 200, answer
         return answer
+
+    def podman(self, method: str, **arguments: Any) -> tuple[int, dict[str, Any]]:
+        """One call of the same API by Podman, which sends one ID for everything."""
+        return request(self.podman_socket, "POST", f"/{method}", json.dumps({"ID": PODMAN_ID, **arguments}))
 
     def mount(self, volume: str = "prod.db", user: str = "a" * 64) -> Path:
         """Mount, which must succeed."""

@@ -218,7 +218,7 @@ def test_counts_stay_while_docker_does_not_answer(hasty: tuple[RunningAgent, Env
 
 def test_counts_stay_for_ids_that_are_not_dockers(hasty: tuple[RunningAgent, Environment, FakeHelper]) -> None:
     agent, _prod, helper = hasty
-    agent.mount(user="podman")
+    agent.mount(user="whoever")
     helper.containers = []
     time.sleep(3.0)
     assert agent.status()["mounts"][0]["users"] == 1

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""hostseald.pyz agent | docker-helper | bridge | alert | fetch: started by systemd, the first three with their sockets."""
+"""hostseald.pyz PROGRAM: started by systemd; agent, docker-helper, podman-helper and bridge with their sockets."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from ._reconcile import GAP_SECONDS, QUIET_SECONDS
 
 STUCK_SECONDS = 180.0
 _PR_SET_DUMPABLE = 4
+_PLUGIN_SOCKETS = {"docker": "hostseal.sock", "podman": "podman-plugin.sock"}
 
 
 def run_agent(paths: Paths, options: argparse.Namespace) -> None:
-    """Serve Docker and the control socket until SIGTERM."""
-    # Imported here: the Docker helper has no business with keys and cryptography.
+    """Serve the engines and the control socket until SIGTERM."""
+    # Imported here: the helpers have no business with keys and cryptography.
     from . import _control_api, _plugin_api
     from ._agent import Agent
     from ._audit import Audit
@@ -40,23 +41,33 @@ def run_agent(paths: Paths, options: argparse.Namespace) -> None:
     sys.setswitchinterval(0.0002)
     # No core dump and no ptrace by the own user; root is not kept out by this.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    sockets = _sockets("hostseal.sock", "agent.sock")
+    sockets = _sockets("agent.sock", *(_PLUGIN_SOCKETS[engine] for engine in options.engines))
     host = load_host(os.environ.get("CREDENTIALS_DIRECTORY", ""))
     audit = Audit(paths.audit, host.name)
     owner_of_zero = (options.uid_offset, options.gid_offset)
-    agent = Agent(paths, host, audit, options.quiet, options.gap, owner_of_zero, options.key_protection, options.alerts)
+    agent = Agent(
+        paths,
+        host,
+        audit,
+        options.quiet,
+        options.gap,
+        owner_of_zero,
+        options.key_protection,
+        options.alerts,
+        options.engines,
+    )
     agent.start(options.fetch)
     if options.metrics:
         status = functools.partial(agent.status.read, docker=False, examine=False)
         Metrics(paths.metrics, status, audit.counts, options.metrics_interval).start()
     else:
         forget_metrics(paths.metrics)
-    plugin = _plugin_api.PluginApi(agent.mounts, agent.envelopes)
     control = _control_api.ControlApi(agent)
-    services = [
-        Service(sockets["hostseal.sock"], plugin.handle, _plugin_api.MAX_BODY_BYTES, most=128),
-        Service(sockets["agent.sock"], control.handle, _control_api.MAX_BODY_BYTES, most=16),
-    ]
+    services = [Service(sockets["agent.sock"], control.handle, _control_api.MAX_BODY_BYTES, most=16)]
+    for engine in options.engines:
+        kind = _plugin_api.PodmanApi if engine == "podman" else _plugin_api.PluginApi
+        plugin = kind(agent.mounts, agent.envelopes)
+        services.append(Service(sockets[_PLUGIN_SOCKETS[engine]], plugin.handle, _plugin_api.MAX_BODY_BYTES, most=128))
     if options.fetch:
         fetch = _control_api.FetchApi(agent)
         services.append(Service(_listen(paths.fetch), fetch.handle, _control_api.MAX_BODY_BYTES, most=4))
@@ -75,6 +86,13 @@ def run_docker_helper(paths: Paths, options: argparse.Namespace) -> None:
     from ._docker_helper import DockerHelper
 
     _serve_until_idle("docker.sock", DockerHelper(paths.docker).handle, options)
+
+
+def run_podman_helper(paths: Paths, options: argparse.Namespace) -> None:
+    """The same for Podman."""
+    from ._podman_helper import PodmanHelper
+
+    _serve_until_idle("podman.sock", PodmanHelper(paths.podman).handle, options)
 
 
 def run_bridge(_paths: Paths, options: argparse.Namespace) -> None:
@@ -98,6 +116,27 @@ def run_fetch(paths: Paths, _options: argparse.Namespace) -> None:
 
     places = [os.environ.get(name, "") for name in ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY")]
     load_fetcher(paths.fetch, *places).run(is_timed="TRIGGER_UNIT" in os.environ)
+
+
+def run_hold(paths: Paths, options: argparse.Namespace) -> None:
+    """Have the agent show a mount to services."""
+    from ._hold import ask
+
+    ask(paths.agent, "PUT", options.mount)
+
+
+def run_release(paths: Paths, options: argparse.Namespace) -> None:
+    """They have ended."""
+    from ._hold import ask
+
+    ask(paths.agent, "DELETE", options.mount)
+
+
+def run_services(paths: Paths, _options: argparse.Namespace) -> None:
+    """Signal or restart the services whose mounts have changed."""
+    from ._services import change_services
+
+    change_services(paths.services)
 
 
 def _serve_until_idle(name: str, handler: Handler, options: argparse.Namespace) -> None:
@@ -145,12 +184,20 @@ def main(arguments: list[str]) -> int:
     programs = {
         "agent": run_agent,
         "docker-helper": run_docker_helper,
+        "podman-helper": run_podman_helper,
         "bridge": run_bridge,
         "alert": run_alert,
         "fetch": run_fetch,
+        "hold": run_hold,
+        "release": run_release,
+        "services": run_services,
     }
     parser = argparse.ArgumentParser(prog="hostseald.pyz", description=__doc__)
     parser.add_argument("program", choices=sorted(programs))
+    parser.add_argument("mount", nargs="?", default="", help="ENVIRONMENT.MOUNT to hold or to release")
+    parser.add_argument(
+        "--engines", nargs="+", default=["docker"], choices=sorted(_PLUGIN_SOCKETS), help="whose containers it serves"
+    )
     parser.add_argument("--uid-offset", type=int, default=0, help="the host's uid of root in containers (userns-remap)")
     parser.add_argument("--gid-offset", type=int, default=0, help="the host's gid of root in containers (userns-remap)")
     parser.add_argument(
@@ -164,7 +211,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--alerts", action="store_true", help="write a file for each alert, for the program alert")
     parser.add_argument("--fetch", action="store_true", help="take what the program fetch brings")
-    parser.add_argument("--idle", type=float, default=60.0, help="seconds after which Docker helper and bridge end")
+    parser.add_argument("--idle", type=float, default=60.0, help="seconds after which helpers and bridge end")
     parser.add_argument("--root", default="/", help="another root directory, for tests")
     options = parser.parse_args(arguments)
     os.umask(0o077)

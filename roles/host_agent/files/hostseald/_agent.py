@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from . import VERSION
 from ._alerts import Alerts
 from ._audit import Audit
 from ._bridge_client import BridgeClient
 from ._changes import Changes
 from ._deliveries import Deliveries
-from ._docker_client import DockerClient
+from ._docker_client import DockerClient, PodmanClient
 from ._guard import Guard
 from ._held import Envelopes
 from ._host import Host
@@ -42,25 +44,28 @@ class Agent:
         owner_of_zero: tuple[int, int] = (0, 0),
         key_protection: str = "file",
         alerts: bool = False,
+        engines: Iterable[str] = ("docker",),
     ) -> None:
         self._host = host
         self._audit = audit
         state, users, jobs = State(paths.state), Users(paths.users), Jobs()
         volumes = Volumes(paths.volumes, paths.published, owner_of_zero)
-        docker, bridge = DockerClient(paths.docker_helper), BridgeClient(paths.bridge)
+        docker, podman = DockerClient(paths.docker_helper), PodmanClient(paths.podman_helper)
+        asked = {name: client for name, client in (("docker", docker), ("podman", podman)) if name in engines}
+        bridge = BridgeClient(paths.bridge)
         alert = Alerts(audit, host.name, paths.alerts if alerts else None)
-        changes = Changes(paths.changes, docker, audit)
+        changes = Changes(paths.changes, asked.values(), users, paths.services, audit)
         tokens = Tokens(paths.volumes, bridge, jobs, audit, alert)
         guard = Guard(docker, bridge, jobs, audit, alert)
         self.keys = Keys(host, state, audit)
         self.envelopes = Envelopes(state, host)
         self.mounts = Mounts(
-            host.name, self.envelopes, volumes, users, tokens, guard, changes, docker, audit, quiet, gap
+            host.name, self.envelopes, volumes, users, tokens, guard, changes, asked, audit, quiet, gap
         )
         self.deliveries = Deliveries(host.name, state, self.keys, self.envelopes, self.mounts, audit)
         self.pull = Pull(host.name, state, self.keys, self.envelopes, self.deliveries, audit, alert)
         self.status = Status(
-            host, key_protection, state, self.keys, self.envelopes, self.pull, volumes, users, tokens, changes, docker
+            host, key_protection, state, self.keys, self.envelopes, self.pull, volumes, users, tokens, changes, asked
         )
 
     def start(self, pull: bool = False) -> None:

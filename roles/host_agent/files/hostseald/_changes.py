@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What happens to containers after new secrets are in place: nothing, a signal, or a restart.
+"""What happens to containers and services after new secrets are in place: nothing, a signal, or a restart.
 
 A signal is sent at least once, a restart is done at most once, also across restarts of the agent: what is still to do
 lies in a file per volume on /run, and a container is noted there before its restart but after its signal.
@@ -15,6 +15,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +23,8 @@ from ._audit import Audit
 from ._docker_client import DockerClient, DockerError, NotAUserError
 from ._files import names, remove_file, write_json
 from ._model import HostsealError, Options
-from ._users import now
+from ._services import hold_unit
+from ._users import SYSTEMD, Users, now
 
 _FIRST_RETRY_SECONDS = 2.0
 _LONGEST_RETRY_SECONDS = 60.0
@@ -32,9 +34,11 @@ _AT_A_TIME = 8
 class Changes:
     """Pending and last change of each volume."""
 
-    def __init__(self, folder: str, docker: DockerClient, audit: Audit) -> None:
+    def __init__(self, folder: str, engines: Iterable[DockerClient], users: Users, services: str, audit: Audit) -> None:
         self._folder = folder
-        self._docker = docker
+        self._engines = tuple(engines)
+        self._users = users
+        self._services = services
         self._audit = audit
         self._wake = threading.Condition()
         self._running: set[str] = set()
@@ -145,16 +149,40 @@ class Changes:
 
     def _act(self, volume: str, pending: dict[str, Any]) -> list[str]:
         """Signal or restart every running container of VOLUME that is not handled yet; the names of those done now."""
+        done = self._tell_services(volume, pending)
+        failed = None
+        for engine in self._engines:
+            try:
+                done += self._act_in(engine, volume, pending)
+            except DockerError as error:
+                failed = error  # the other one may answer
+        if failed is not None:
+            raise failed
+        return done
+
+    def _tell_services(self, volume: str, pending: dict[str, Any]) -> list[str]:
+        """Leave word for the services that have VOLUME, see _services; the unit that holds it for them."""
+        if SYSTEMD not in self._users.ids(volume) or SYSTEMD in pending["handled"]:
+            return []
+        asked = {"mode": pending["mode"], "signal": pending["signal"]}
+        try:
+            write_json(os.path.join(self._services, volume), asked, mode=0o640)
+        except OSError as error:
+            raise DockerError(f"the services that use it could not be told: {error.strerror}") from None
+        self._handled(volume, pending, SYSTEMD)
+        return [hold_unit(volume)]
+
+    def _act_in(self, engine: DockerClient, volume: str, pending: dict[str, Any]) -> list[str]:
         done = []
-        for container in self._docker.users([volume])[volume]:
+        for container in engine.users([volume])[volume]:
             if container["state"] != "running" or container["id"] in pending["handled"]:
                 continue
             try:
                 if pending["mode"] == "restart":
                     self._handled(volume, pending, container["id"])
-                    self._docker.restart(volume, container["id"])
+                    engine.restart(volume, container["id"])
                 else:
-                    self._docker.signal(volume, container["id"], pending["signal"])
+                    engine.signal(volume, container["id"], pending["signal"])
                     self._handled(volume, pending, container["id"])
                 done.append(container["name"])
             except NotAUserError:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The control socket: pin keys, deliver and remove envelopes, prove and forget host keys, wipe, status.
+"""The control socket: keys, envelopes, holds of services, wipe, status.
 
 And the fetcher's socket, with what it needs. Errors are {"reason": text}.
 """
@@ -15,6 +15,7 @@ from ._agent import Agent
 from ._envelope import MAX_ENVELOPE_BYTES
 from ._http import HttpError, Request
 from ._model import MAX_ENVELOPES, HostsealError, check_name, split_volume
+from ._users import SYSTEMD
 
 # The two newlines of an envelope take a byte more in JSON.
 MAX_BODY_BYTES = MAX_ENVELOPE_BYTES + 1024
@@ -49,6 +50,11 @@ class ControlApi:
                 if request.method == "PUT"
                 else self._agent.deliveries.remove(name)
             )
+        if route == "PUT v1/holds/":
+            return {"path": self._agent.mounts.mount(name, SYSTEMD)}
+        if route == "DELETE v1/holds/":
+            self._agent.mounts.unmount(name, SYSTEMD)
+            return {}
         if route == "PUT v1/mounts":
             return self._agent.deliveries.deliver(_envelopes(request))
         if route == "POST v1/proof":

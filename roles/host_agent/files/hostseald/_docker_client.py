@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent's side of the Docker helper's socket. Every call has a deadline and may fail; no Mount waits for one."""
+"""The agent's side of the helpers' sockets. Every call has a deadline and may fail.
+
+Podman speaks Docker's API, and its helper the same words.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ ENDED = ("exited", "dead")
 
 
 class DockerError(HostsealError):
-    """Docker or the helper did not answer; it may later."""
+    """The engine or its helper did not answer; it may later."""
 
 
 class NotAUserError(HostsealError):
@@ -30,6 +33,8 @@ class NotAUserError(HostsealError):
 class DockerClient:
     """Talks to the helper's socket at PATH."""
 
+    engine = "Docker"
+
     def __init__(self, path: str) -> None:
         self._path = path
 
@@ -38,8 +43,13 @@ class DockerClient:
         answer = self._call("/v1/users", {"volumes": list(volumes)}, SECONDS_TO_LIST)
         return cast("dict[str, list[dict[str, Any]]]", answer["users"])
 
+    def unused(self, volumes: Sequence[str]) -> set[str]:
+        """Those of VOLUMES that no container uses, running or about to."""
+        users = self.users(volumes)
+        return {volume for volume in volumes if all(container["state"] in ENDED for container in users[volume])}
+
     def shadowed(self, volumes: Sequence[str]) -> list[str]:
-        """Those of VOLUMES whose name Docker knows as another driver's volume."""
+        """Those of VOLUMES whose name the engine knows as another driver's volume."""
         answer = self._call("/v1/shadowed", {"volumes": list(volumes)}, SECONDS_TO_LIST)
         return cast("list[str]", answer["shadowed"])
 
@@ -55,9 +65,24 @@ class DockerClient:
         try:
             status, answer = call(self._path, "POST", target, payload, seconds)
         except (OSError, ValueError) as error:
-            raise DockerError(f"the Docker helper did not answer ({type(error).__name__})") from None
+            raise DockerError(f"the {self.engine} helper did not answer ({type(error).__name__})") from None
         if status == 409:
             raise NotAUserError(str(answer.get("reason")))
         if status != 200:
             raise DockerError(str(answer.get("reason")))
         return answer
+
+
+class PodmanClient(DockerClient):
+    """The same for Podman."""
+
+    engine = "Podman"
+
+    def unused(self, volumes: Sequence[str]) -> set[str]:
+        """Those of VOLUMES that Podman has not mounted.
+
+        Not those without a container that runs: a volume that it has mounted it does not mount again, so that the next
+        container would be started with what is there.
+        """
+        answer = self._call("/v1/mounted", {"volumes": list(volumes)}, SECONDS_TO_LIST)
+        return set(volumes) - set(answer["mounted"])

@@ -23,6 +23,10 @@ DRIVER = "hostseal"
 _CONTAINER = re.compile(r"[0-9a-f]{12,64}")
 
 
+class GoneError(HttpError):
+    """The engine has no such container or volume."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, seconds: float) -> None:
         super().__init__("docker", timeout=seconds)
@@ -35,20 +39,22 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class DockerHelper:
-    """Answers the agent's requests with the help of the engine at DOCKER."""
+    """Answers the agent's requests with the help of the engine whose socket is at PATH."""
 
-    def __init__(self, docker: str) -> None:
-        self._docker = docker
+    engine = "Docker"
 
-    def handle(self, request: Request) -> tuple[int, dict[str, Any]]:
-        """One request of the helper's API."""
-        actions = {
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._actions = {
             "/v1/users": self._users,
             "/v1/shadowed": self._shadowed,
             "/v1/signal": self._signal,
             "/v1/restart": self._restart,
         }
-        action = actions.get(request.path)
+
+    def handle(self, request: Request) -> tuple[int, dict[str, Any]]:
+        """One request of the helper's API."""
+        action = self._actions.get(request.path)
         if action is None or request.method != "POST":
             raise HttpError(404, "there is no such request")
         try:
@@ -57,9 +63,9 @@ class DockerHelper:
             raise HttpError(400, str(error)) from None
 
     def _users(self, asked: dict[str, Any]) -> dict[str, Any]:
-        users: dict[str, list[dict[str, Any]]] = {volume: [] for volume in _volumes(asked)}
+        users: dict[str, list[dict[str, Any]]] = {volume: [] for volume in volumes_of(asked)}
         for container in self._containers({"volume": list(users)}) if users else []:
-            for volume in _volumes_of(container) & set(users):
+            for volume in _used_by(container) & set(users):
                 users[volume].append(
                     {
                         "id": container["Id"],
@@ -73,8 +79,8 @@ class DockerHelper:
         return {"users": users}
 
     def _shadowed(self, asked: dict[str, Any]) -> dict[str, Any]:
-        ours = set(_volumes(asked))
-        known = self._ask("GET", "/volumes", 4.0)["Volumes"] or []
+        ours = set(volumes_of(asked))
+        known: list[dict[str, str]] = self._ask("GET", "/volumes", 4.0)["Volumes"] or []
         return {"shadowed": sorted({item["Name"] for item in known if item["Driver"] != DRIVER} & ours)}
 
     def _signal(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -88,12 +94,12 @@ class DockerHelper:
 
     def _user(self, asked: dict[str, Any]) -> str:
         """The container of a request, when it runs and uses the request's volume of our driver."""
-        (volume,) = _volumes({"volumes": [asked.get("volume")]})
+        (volume,) = volumes_of({"volumes": [asked.get("volume")]})
         container = asked.get("container")
         if not isinstance(container, str) or not _CONTAINER.fullmatch(container):
             raise HttpError(400, "that is no container id")
         for found in self._containers({"id": [container]}):
-            if found["Id"] == container and found["State"] == "running" and volume in _volumes_of(found):
+            if found["Id"] == container and found["State"] == "running" and volume in _used_by(found):
                 return container
         raise HttpError(409, f"container {container[:12]} does not run or does not use the volume {volume}")
 
@@ -103,24 +109,26 @@ class DockerHelper:
         return found
 
     def _ask(self, method: str, target: str, seconds: float) -> Any:
-        """Docker's answer, in the engine's own API version."""
-        connection = _UnixConnection(self._docker, seconds)
+        """The engine's answer, in its own API version."""
+        connection = _UnixConnection(self._path, seconds)
         try:
             connection.request(method, target, headers={"Content-Length": "0"})
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise HttpError(503, f"Docker did not answer ({type(error).__name__})") from None
+            raise HttpError(503, f"{self.engine} did not answer ({type(error).__name__})") from None
         finally:
             connection.close()
         if response.status in (404, 409):
-            raise HttpError(409, f"Docker refused ({response.status}): the container is gone or does not run")
+            kind = GoneError if response.status == 404 else HttpError
+            raise kind(409, f"{self.engine} refused ({response.status}): the container is gone or does not run")
         if response.status >= 300:
-            raise HttpError(503, f"Docker answered {response.status}")
+            raise HttpError(503, f"{self.engine} answered {response.status}")
         return json.loads(body) if body.strip() else None
 
 
-def _volumes(asked: dict[str, Any]) -> list[str]:
+def volumes_of(asked: dict[str, Any]) -> list[str]:
+    """What a request names; HttpError when these are no volumes of ours."""
     volumes = asked.get("volumes")
     if not isinstance(volumes, list) or not all(isinstance(volume, str) for volume in volumes):
         raise HttpError(400, "volumes is not a list of names")
@@ -129,7 +137,7 @@ def _volumes(asked: dict[str, Any]) -> list[str]:
     return volumes
 
 
-def _volumes_of(container: dict[str, Any]) -> set[str]:
+def _used_by(container: dict[str, Any]) -> set[str]:
     """The volumes of our driver that a container uses."""
     return {
         mount["Name"]

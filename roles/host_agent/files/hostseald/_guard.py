@@ -24,6 +24,7 @@ from ._envelope import Statement
 from ._jobs import Jobs
 from ._model import HostsealError
 from ._starts import NotGenuineError, Seen
+from ._users import PODMAN, SYSTEMD
 
 _POLL_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -85,7 +86,14 @@ class Guard:
         SHOWN is whether its files are there, or are waited for.
         """
         exclusive = statement.vault_token is not None
+        if user in (PODMAN, SYSTEMD):
+            raise NotGenuineError(
+                "it is for certain containers alone (match, vault_token), which only Docker can tell apart: give Podman"
+                " and services a mount without"
+            )
         others = tuple(sorted(set(users) - {user}))
+        if exclusive and not {PODMAN, SYSTEMD}.isdisjoint(others):
+            raise NotGenuineError("Podman or a service has it, from before it gave tokens: end that first")
         try:
             seen = Seen(self._docker, statement)
         except DockerError as error:

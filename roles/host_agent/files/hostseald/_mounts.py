@@ -10,6 +10,7 @@ but to read an envelope.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 
 from ._audit import Audit
@@ -22,17 +23,17 @@ from ._held import Envelopes, Held, described
 from ._later import Later
 from ._locks import Locks
 from ._model import HostsealError, split_volume
-from ._reconcile import Reconciler, looks_like_docker
+from ._reconcile import Reconciler
 from ._refusals import RefusedError, UnknownMountError, error_text, milliseconds
 from ._tokens import Tokens
-from ._users import Users
+from ._users import Users, engine_of
 from ._volumes import Volumes
 
 _WIPE_AGAIN_MILLISECONDS = 5000
 
 
 class Mounts:
-    """Docker's Mount and Unmount, and what happens to mounts in use. An OSError means that the tmpfs or a disk failed."""
+    """Mount and Unmount, and what happens to mounts in use. An OSError means that the tmpfs or a disk failed."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Mounts:
         tokens: Tokens,
         guard: Guard,
         changes: Changes,
-        docker: DockerClient,
+        engines: Mapping[str, DockerClient],
         audit: Audit,
         quiet: float,
         gap: float,
@@ -56,7 +57,7 @@ class Mounts:
         self._guard = guard
         self._changes = changes
         self._audit = audit
-        self._reconciler = Reconciler(users, docker, self._drop_leaked, quiet, gap)
+        self._reconciler = Reconciler(users, engines, self._drop_leaked, quiet, gap)
         self._later = Later(1.0, self._tidy)
         self._expiry = Expiry(self._wipe_expired)
         self._lock = Locks()
@@ -129,7 +130,7 @@ class Mounts:
         return held.statement.expires_at
 
     def mount(self, volume: str, user: str) -> str:
-        """Show VOLUME's files for one more use by USER, Docker's mount ID. The directory to bind."""
+        """Show VOLUME's files for one more use by USER, see _users. The directory to bind."""
         try:
             statement = self._envelopes.known(volume).statement  # before a lock is made for just any name
             exclusive = statement is not None and statement.vault_token is not None
@@ -260,26 +261,26 @@ class Mounts:
         if known and not left:
             self._audit.write("wipe", {"volume": volume, "why": "its last user has gone"})
 
-    def _drop_leaked(self, volume: str, changed_at: float) -> None:
-        """Called by the reconciler: nobody uses VOLUME, provided that it has not changed since CHANGED_AT."""
+    def _drop_leaked(self, volume: str, engine: str, changed_at: float) -> None:
+        """Called by the reconciler: ENGINE does not use VOLUME, provided that it has not changed since CHANGED_AT."""
         with self._lock(volume):
             if self._users.changed_at(volume) != changed_at:
                 return
-            leaked = [user for user in self._users.ids(volume) if looks_like_docker(user)]
+            leaked = [user for user in self._users.ids(volume) if engine_of(user) == engine]
             self._users.forget(volume, leaked)
             left = self._users.total(volume)
             if not left:
                 self._empty(volume)
         self._audit.write("reconcile", {"volume": volume, "ids": leaked, "users": left})
         if not left:
-            self._audit.write("wipe", {"volume": volume, "why": "Docker knows no container that uses it"})
+            self._audit.write("wipe", {"volume": volume, "why": f"{engine.capitalize()} does not use it"})
 
     def path(self, volume: str) -> str:
         """Where Docker finds VOLUME, whether or not there is such a one."""
         return self._volumes.path(volume)
 
     def in_use(self, volume: str) -> bool:
-        """Whether Docker has VOLUME mounted."""
+        """Whether VOLUME has a user."""
         return self._users.total(volume) > 0
 
     # -- for deliveries ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 
 """Docker's volume plugin API, version 1: https://docs.docker.com/engine/extend/plugins_volume/
 
-Errors are answered as {"Err": text} with status 200: so the text reaches the user word for word.
+Errors are answered as {"Err": text}, to Docker with status 200: so the text reaches the user word for word.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ from ._held import Envelopes
 from ._http import HttpError, Request
 from ._model import HostsealError
 from ._mounts import Mounts
-from ._refusals import UnknownMountError
+from ._refusals import RefusedError, UnknownMountError
+from ._users import PODMAN
 
 MAX_BODY_BYTES = 1 << 20
+# Podman's one ID for all its mounts: pseudoCtrID in its libpod/volume_internal_linux.go.
+_PODMAN_ID = "2f73349cfc4630255319c6c8dfc1b46a8996ace9d14d8e07563b165915918ec2"
 
 
 class PluginApi:
-    """Requests to method calls."""
+    """Docker's requests to method calls."""
+
+    _error_status = 200
 
     def __init__(self, mounts: Mounts, envelopes: Envelopes) -> None:
         self._mounts = mounts
@@ -47,7 +52,11 @@ class PluginApi:
         try:
             return 200, action(request.json())
         except HostsealError as error:
-            return 200, {"Err": str(error)}
+            return self._error_status, {"Err": str(error)}
+
+    def _user(self, asked: dict[str, Any]) -> str:
+        """Whose Mount or Unmount it is."""
+        return _string(asked, "ID")
 
     def _activate(self, _asked: dict[str, Any]) -> dict[str, Any]:
         return {"Implements": ["VolumeDriver"]}
@@ -57,7 +66,7 @@ class PluginApi:
 
     def _create(self, asked: dict[str, Any]) -> dict[str, Any]:
         if asked.get("Opts"):
-            return {"Err": "hostseal: volumes of this driver take no options"}
+            raise RefusedError("hostseal: volumes of this driver take no options")
         self._envelopes.known(_string(asked, "Name"))
         return {"Err": ""}
 
@@ -67,10 +76,14 @@ class PluginApi:
         return {"Err": ""}
 
     def _mount(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"Mountpoint": self._mounts.mount(_string(asked, "Name"), _string(asked, "ID")), "Err": ""}
+        user = self._user(asked)
+        if user == _PODMAN_ID:
+            # Docker would be asked who uses the volume, and would know of nobody.
+            raise RefusedError("hostseal: this socket is Docker's: install the agent with podman in hostseal_engines")
+        return {"Mountpoint": self._mounts.mount(_string(asked, "Name"), user), "Err": ""}
 
     def _unmount(self, asked: dict[str, Any]) -> dict[str, Any]:
-        self._mounts.unmount(_string(asked, "Name"), _string(asked, "ID"))
+        self._mounts.unmount(_string(asked, "Name"), self._user(asked))
         return {"Err": ""}
 
     def _path(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +98,7 @@ class PluginApi:
             statement = self._envelopes.known(name).statement
         except UnknownMountError:
             if not self._mounts.in_use(name):
-                return {"Err": "no such volume"}
+                raise RefusedError("no such volume") from None
             # Removed while containers have it. Docker sends no Unmount for a volume that is not there.
             volume = {"Name": name, "Mountpoint": self._mounts.path(name), "Status": {"removed": True}}
             return {"Volume": volume, "Err": ""}
@@ -102,6 +115,15 @@ class PluginApi:
     def _list(self, _asked: dict[str, Any]) -> dict[str, Any]:
         volumes = [{"Name": name, "Mountpoint": self._mounts.path(name)} for name in self._envelopes.volumes()]
         return {"Volumes": volumes, "Err": ""}
+
+
+class PodmanApi(PluginApi):
+    """Podman's. It takes every answer of status 200 for a success."""
+
+    _error_status = 500
+
+    def _user(self, _asked: dict[str, Any]) -> str:
+        return PODMAN
 
 
 def _string(asked: dict[str, Any], member: str) -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from . import VERSION
@@ -18,7 +19,7 @@ from ._model import HostsealError, mode_text, split_volume
 from ._pull import Pull
 from ._state import State
 from ._tokens import Tokens
-from ._users import Users
+from ._users import SYSTEMD, Users
 from ._volumes import Volumes
 
 
@@ -37,7 +38,7 @@ class Status:
         users: Users,
         tokens: Tokens,
         changes: Changes,
-        docker: DockerClient,
+        engines: Mapping[str, DockerClient],
     ) -> None:
         self._host = host
         self._key_protection = key_protection
@@ -49,10 +50,10 @@ class Status:
         self._users = users
         self._tokens = tokens
         self._changes = changes
-        self._docker = docker
+        self._engines = engines
 
     def read(self, docker: bool, examine: bool = True) -> dict[str, Any]:
-        """Everything; with DOCKER also which containers use which mount.
+        """Everything; with DOCKER also which containers use which mount, by engine.
 
         Without EXAMINE no envelope is verified, and one that nobody asked for since the start counts as good.
         """
@@ -83,7 +84,7 @@ class Status:
             "pull": self._pull.status(),
         }
         if docker:
-            status["docker"] = self._containers(volumes)
+            status |= {name: _containers(engine, volumes) for name, engine in self._engines.items()}
         return status
 
     def _mount(self, volume: str, held: Held, examine: bool) -> dict[str, Any]:
@@ -121,23 +122,25 @@ class Status:
             ],
             "live": users > 0 and self._volumes.current(volume) is not None,
             "users": users,
+            "held_for_services": SYSTEMD in self._users.ids(volume),
             "pending": pending,
             "last_change": last,
         }
 
-    def _containers(self, volumes: list[str]) -> dict[str, Any]:
-        try:
-            users = self._docker.users(volumes)
-            shadowed = self._docker.shadowed(volumes)
-        except HostsealError as error:
-            return {"ok": False, "reason": str(error), "users": {}, "shadowed": []}
-        using = {
-            volume: sorted(container["name"] for container in containers if container["state"] not in ENDED)
-            for volume, containers in users.items()
-        }
-        return {
-            "ok": True,
-            "reason": None,
-            "users": {volume: names for volume, names in using.items() if names},
-            "shadowed": shadowed,
-        }
+
+def _containers(engine: DockerClient, volumes: list[str]) -> dict[str, Any]:
+    try:
+        users = engine.users(volumes)
+        shadowed = engine.shadowed(volumes)
+    except HostsealError as error:
+        return {"ok": False, "reason": str(error), "users": {}, "shadowed": []}
+    using = {
+        volume: sorted(container["name"] for container in containers if container["state"] not in ENDED)
+        for volume, containers in users.items()
+    }
+    return {
+        "ok": True,
+        "reason": None,
+        "users": {volume: names for volume, names in using.items() if names},
+        "shadowed": shadowed,
+    }

@@ -2,21 +2,34 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who uses a volume: counts per Docker mount ID, on the tmpfs /run so that they live as long as the containers can.
+"""Who uses a volume: counts per mount ID, on the tmpfs /run so that they live as long as the containers can.
 
 Docker's IDs are random per container start. `docker cp` mounts again with the ID of the running container, so an ID has
-a count and is no mere member of a set.
+a count and is no mere member of a set. Podman and systemd count by themselves: they mount before the first of their
+users and unmount after the last, and have the volume or have it not.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable
 
 from ._files import names, remove_file, write_json
+
+PODMAN = "podman"
+SYSTEMD = "systemd"
+_DOCKER_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def engine_of(user: str) -> str | None:
+    """The engine that can tell whether USER still uses a volume."""
+    if user == PODMAN:
+        return "podman"
+    return "docker" if _DOCKER_ID.fullmatch(user) else None
 
 
 def now() -> float:
@@ -65,7 +78,7 @@ class Users:
     def add(self, volume: str, user: str) -> None:
         """One more use. OSError: it is not counted."""
         counts = self.ids(volume)
-        counts[user] = counts.get(user, 0) + 1
+        counts[user] = 1 if user in (PODMAN, SYSTEMD) else counts.get(user, 0) + 1
         self._save(volume, counts)
 
     def drop(self, volume: str, user: str) -> bool:
