@@ -231,7 +231,9 @@ def _load_key(text: str | bytes, curve: str, private: bool) -> JWK:
 
 def thumbprint(key: JWK) -> str:
     """The RFC 7638 thumbprint of a key; those that were loaded here have it as their kid, checked."""
-    return str(key.get("kid") or key.thumbprint())
+    # Keys are dictionaries since jwcrypto 0.9, and RHEL 9 has 0.8.
+    kid = key.get("kid") if hasattr(key, "get") else key.key_id
+    return str(kid or key.thumbprint())
 
 
 def signing_input(typ: str, kid: str, payload: Mapping[str, Any]) -> bytes:

@@ -30,7 +30,6 @@ printf '[storage]\ndriver = "vfs"\ngraphroot = "/var/lib/docker/podman"\nrunroot
     > /etc/containers/storage.conf
 printf '[containers]\npids_limit = 0\nnetns = "none"\ninit = true\n' > /etc/containers/containers.conf.d/rig.conf
 apt-get install -qq -y --no-install-recommends catatonit >/dev/null
-docker tag busybox nginx-of-the-page
 docker save busybox | podman load -q
 systemctl enable -q podman-restart
 """
@@ -108,7 +107,7 @@ class Node:
         )
 
 
-def eventually(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
