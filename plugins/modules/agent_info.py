@@ -259,6 +259,20 @@ def engines_of(status):
     return {engine: status[engine] for engine in NAMED if engine in status}
 
 
+def problems_of_engines(status):
+    """What of the engines needs attention."""
+    problems = []
+    for engine, told in engines_of(status).items():
+        if not told["ok"]:
+            problems.append(f"which containers use the mounts is not known: {told['reason']}")
+        for volume in told["shadowed"]:
+            problems.append(
+                f"a {engine.capitalize()} volume of another driver bears the name of mount {volume!r}, and containers get it in the"
+                f" place of the secrets: remove it with '{engine} volume rm {volume}', and {NAMED[engine].format(volume)}"
+            )
+    return problems
+
+
 def problems_of(status):
     """What of a status needs attention."""
     problems = []
@@ -290,15 +304,7 @@ def problems_of(status):
             problems.append(f"fetching for environment {environment!r} failed: {source['reason']}")
         elif source["missing"]:
             problems.append(f"not fetched yet: {', '.join(source['missing'])}")
-    for engine, told in engines_of(status).items():
-        if not told["ok"]:
-            problems.append(f"which containers use the mounts is not known: {told['reason']}")
-        for volume in told["shadowed"]:
-            problems.append(
-                f"a {engine.capitalize()} volume of another driver bears the name of mount {volume!r}, and containers get it in the"
-                f" place of the secrets: remove it with '{engine} volume rm {volume}', and {NAMED[engine].format(volume)}"
-            )
-    return problems
+    return problems + problems_of_engines(status)
 
 
 def gather(client):
