@@ -25,8 +25,8 @@ help: ## Show this help
 setup: ## Install what is missing: packages, build/venv, build/collections
 	@tests/rig/setup.sh
 
-unit: setup ## Unit tests, without Docker
-	python -m pytest -n 4 --dist worksteal tests/unit $(ARGS)
+unit: setup ## Unit tests, without Docker; ARGS="-m thorough": those that are
+	python -m pytest -n 4 --dist worksteal -m "not thorough" tests/unit $(ARGS)
 
 integration: setup ## All integration tests, on throwaway hosts
 	$(INTEGRATION) $(ARGS)
