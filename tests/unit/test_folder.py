@@ -22,7 +22,7 @@ import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _folder, _schema, _store, _tree, _verifying
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._database import TransientError
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import HostRecord, Receipt, Version
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import HostRecord, Publication, Receipt, Version
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 
 from tests.unit.builders import in_processes, version
@@ -601,6 +601,7 @@ def test_host_that_was_retired_elsewhere_is_not_waited_for(repository: FolderPla
 def test_state_of_an_environment_that_is_gone_goes_too(prod: FolderPlace) -> None:
     with prod.store() as store, store.transaction() as transaction:
         transaction.put_receipts([_receipt()])
+        transaction.put_publications([Publication("prod", "db1", 1, 2, {}, "text")])
         transaction.issue_times("prod", [("db1", "db")], [0])
     shutil.rmtree(prod.folder / "environments")
     with prod.store() as store, store.transaction() as transaction:
