@@ -305,5 +305,5 @@ def test_store_of_the_second_schema_is_upgraded(prod: Place, web: Path) -> None:
 
 def test_others_cannot_read_more_than_ciphertext(prod: Place, web: Path) -> None:
     publish(prod, web, "db1", "db2")
-    everything = b"".join(Path(folder, name).read_bytes() for folder, _, names in os.walk(web) for name in names)
+    everything = b"".join(Path(folder, name).read_bytes() for folder, _folders, names in os.walk(web) for name in names)
     assert b"hunter2" not in everything
