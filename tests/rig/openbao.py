@@ -221,7 +221,9 @@ class OpenBao:
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """Go on; returns when the node serves: it may have lost its lead meanwhile."""
         self._signal(signal.SIGCONT)
+        self._wait_serving()
 
     def seal(self) -> None:
         self.client().sys.seal()
@@ -233,7 +235,7 @@ class OpenBao:
         if key is None:
             raise RigError(f"the first start of {self.name} was cut short and its key is lost: remove it, start anew")
         self.client(token="").sys.submit_unseal_key(key)
-        self._wait((ACTIVE, STANDBY) if self.leader else (ACTIVE,))
+        self._wait_serving()
 
     # -- use ----------------------------------------------------------------------------------------------------
 
@@ -397,6 +399,9 @@ class OpenBao:
                 if time.monotonic() > deadline:
                     raise RigError(f"{self.name} does not forward requests; see {self.folder}/server.log") from error
             time.sleep(0.1)
+
+    def _wait_serving(self) -> None:
+        self._wait((ACTIVE, STANDBY) if self.leader else (ACTIVE,))
 
     def _wait(self, wanted: tuple[int, ...]) -> None:
         deadline = time.monotonic() + START_SECONDS
