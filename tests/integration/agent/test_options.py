@@ -160,6 +160,7 @@ def places_of(host: ThrowawayHost, text: str) -> list[str]:
     return found.stdout.splitlines()
 
 
+@pytest.mark.thorough
 def test_the_key_is_encrypted_by_systemd(remapped: AgentHost) -> None:
     host = remapped.host
     secret = host.out("cat", KEY).split('"d":"')[1].split('"')[0]
