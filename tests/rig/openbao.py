@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -219,6 +220,11 @@ class OpenBao:
     def pause(self) -> None:
         """SIGSTOP: connections are accepted by the kernel and never answered."""
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + START_SECONDS
+        while any(state != "T" for state in self._states()):  # its threads stop one after the other
+            if time.monotonic() > deadline:
+                raise RigError(f"the server {self.name} did not stop")
+            time.sleep(0.01)
 
     def resume(self) -> None:
         """Go on; returns when the node serves: it may have lost its lead meanwhile."""
@@ -419,6 +425,14 @@ class OpenBao:
             if time.monotonic() > deadline:
                 raise RigError(f"the server {self.name} (pid {pid}) did not end")
             time.sleep(0.02)
+
+    def _states(self) -> list[str]:
+        """What /proc says of its threads, see proc_pid_stat(5)."""
+        states = []
+        for task in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                states.append(task.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0])
+        return states
 
     def _signal(self, number: signal.Signals) -> None:
         if (pid := self.pid) is None:

@@ -18,17 +18,17 @@ from tests.rig import certificates
 from tests.rig.certificates import Pair
 from tests.rig.fault_proxy import FaultProxy
 from tests.rig.openbao import OpenBao, clean_leftovers
-from tests.unit.agent.harness import build_agent
+from tests.unit.agent.harness import AGENT
 
 # The bridge is imported from the file that hosts run.
-sys.path.insert(0, str(build_agent()))
+sys.path.insert(0, str(AGENT))
 
 SECRET = "what the application reads"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bao() -> Iterator[OpenBao]:
-    """A server with one secret, and a policy that reads it."""
+    """A server with one secret, and a policy that reads it. Each file has its own: their roles have the same names."""
     clean_leftovers()
     with OpenBao() as server:
         client = server.client()
