@@ -120,13 +120,14 @@ def test_what_vault_refuses(place: Place, bao: OpenBao, monkeypatch: pytest.Monk
 def test_faults_on_the_way(place: Place, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_bridge, "SECONDS_TO_ASK", 2.0)
     bridge = place.bridge(proxy.url)
+    # Named, as in the background a token before is being given up.
     for rule, words in (
-        (Rule(status=503, errors=["Vault is sealed"]), "(status 503): it is sealed"),
-        (Rule(status=500), "(status 500): it can't answer now"),
-        (Rule(status=429), "(status 429): it can't answer now"),
-        (Rule(drop="before"), "can't be reached: RemoteDisconnected"),
+        (Rule(path="login", status=503, errors=["Vault is sealed"]), "(status 503): it is sealed"),
+        (Rule(path="login", status=500), "(status 500): it can't answer now"),
+        (Rule(path="login", status=429), "(status 429): it can't answer now"),
+        (Rule(path="login", drop="before"), "can't be reached: RemoteDisconnected"),
         (Rule(path="token/create", drop="after"), "can't be reached: RemoteDisconnected"),
-        (Rule(delay=4), "did not answer in time"),
+        (Rule(path="login", delay=4), "did not answer in time"),
     ):
         proxy.add(rule)
         assert words in refusal(bridge), rule
