@@ -83,10 +83,10 @@ def rows(plan: dict[str, Any]) -> Iterator[Row]:
     importer = plan["importer"]
     packages, name = importer["packages"], "galaxy-importer"
     yield Row(name, name, importer["python"], packages, importer["constraints"], [], script="tests/rig/importer.sh")
-    for python in agent["pythons"]:
-        for libraries, versions in agent["libraries"].items():
-            name = f"agent-{python}-{libraries}"
-            packages = [*versions, *agent["packages"]]
+    for libraries in agent["libraries"]:
+        for python in libraries["pythons"]:
+            name = f"agent-{python}-{libraries['name']}"
+            packages = [*libraries["packages"], *agent["packages"]]
             arguments = ["-n2", *agent["tests"]]
             yield Row(name, name, python, packages, "matrix-constraints.txt", arguments, (agent["module_utils"],))
 
