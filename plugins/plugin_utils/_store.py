@@ -18,7 +18,8 @@ from typing import TypeVar
 
 from ..module_utils._model import HostsealError
 from ._audit import Actor
-from ._database import TransientError, empty_engine, explain, label, locate, open_engine
+from ._database import empty_engine, label, locate, open_engine
+from ._database_errors import TransientError, explain
 from ._folder import Folder
 from ._schema import HAS_SQLALCHEMY, SCHEMA, lock, prepare
 from ._transaction import Transaction

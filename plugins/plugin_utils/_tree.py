@@ -35,7 +35,8 @@ from typing import Any
 
 from ..module_utils._envelope import canonical
 from ..module_utils._model import HostsealError, check_name, shorten
-from ._database import LOCKED, WAIT_SECONDS, TransientError
+from ._database import WAIT_SECONDS
+from ._database_errors import LOCKED, TransientError
 
 MARKER = "hostseal.json"
 # Of the files; the state has its own.

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _records, _schema, _store, _transaction
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._database import TransientError
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._database_errors import TransientError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Receipt, StoredEnvelope
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 

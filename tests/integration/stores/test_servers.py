@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _database, _store
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Event, first_broken
-from ansible_collections.hostseal.secrets.plugins.plugin_utils._database import TransientError
+from ansible_collections.hostseal.secrets.plugins.plugin_utils._database_errors import TransientError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import StoredEnvelope
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._store import Store
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._transaction import Transaction
