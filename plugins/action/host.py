@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import (
     HOST_RECORD,
     KeySet,
-    attach_signature,
     host_record,
-    load_host_key,
-    load_signing_key,
     read_host_record,
     read_key_set,
+)
+from ansible_collections.hostseal.secrets.plugins.module_utils._jose import (
+    attach_signature,
+    load_host_key,
+    load_signing_key,
     signing_input,
 )
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name

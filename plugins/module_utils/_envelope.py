@@ -26,24 +26,33 @@ from dataclasses import dataclass
 from typing import Any
 
 try:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-    from jwcrypto.common import JWException, base64url_decode, base64url_encode
+    from jwcrypto.common import JWException, base64url_encode
     from jwcrypto.jwe import JWE
     from jwcrypto.jwk import JWK
 except ImportError:  # told by whoever needs it: documentation is read without it
-    HAS_JWCRYPTO = False
+    pass
 else:
-    HAS_JWCRYPTO = True
     # Each new object of jwcrypto copies a table of headers, deeply: a quarter of the time that opening takes. A shallow
     # copy of one that was never used shares that table and nothing else: deserialize() gives it a state of its own.
     _UNUSED_JWE = JWE(algs=["ECDH-ES+A256KW", "A256GCM"])
 
+from ._jose import (
+    COMPACT_JWS,
+    EnvelopeError,
+    attach_signature,
+    canonical,
+    decode,
+    json_object,
+    load_host_key,
+    load_signing_key,
+    signing_input,
+    thumbprint,
+    verify,
+)
 from ._model import (
     MAX_MOUNT_BYTES,
     MAX_MOUNT_FILES,
     MAX_SECRET_BYTES,
-    HostsealError,
     Mount,
     Options,
     Token,
@@ -62,22 +71,15 @@ FORMAT = 1
 MAX_ENVELOPE_BYTES = MAX_MOUNT_BYTES * 16 // 9 + (4 << 20)
 
 MAX_KEY_SET_BYTES = 1 << 16
-# A rotation that was broken off and begun anew leaves one more.
-MAX_HOST_KEYS = 8
 
 STATEMENT = "hostseal-statement+json"
 HOST_RECORD = "hostseal-host+json"
 KEY_SET = "hostseal-keys+json"
 
 _FILES = "hostseal-files+json"
-_COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _COMPACT_JWE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _JWE_HEADER = {"alg", "enc", "typ", "kid", "epk", "environment", "host", "mount", "issued_at"}
 _MAX_TIME = 1 << 53
-
-
-class EnvelopeError(HostsealError):
-    """An envelope, host record or key set is refused; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,6 @@ class Statement:
         return volume_name(self.environment, self.mount)
 
 
-def canonical(value: object) -> bytes:
-    """JSON with one spelling for one value, for digests and bindings."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-
-
 def state_digest(mount: Mount, host: str, version_ids: Sequence[str], host_kid: str, signing_kid: str) -> str:
     """Name the state of MOUNT on HOST: equal digests mean that nothing has to be sealed or sent.
 
@@ -158,119 +155,6 @@ def state_digest(mount: Mount, host: str, version_ids: Sequence[str], host_kid: 
 def _token_member(mount: Mount) -> dict[str, Any]:
     """Nothing where there is none: hosts whose agent is older take what has no token, and digests stay what they are."""
     return {"vault_token": mount.token.as_dict()} if mount.token else {}
-
-
-def new_host_key() -> JWK:
-    """A fresh X25519 key pair for a host (RFC 8037), its thumbprint (RFC 7638) as kid."""
-    return _new_key("X25519")
-
-
-def new_signing_key() -> JWK:
-    """A fresh Ed25519 key pair for a host's bridge (RFC 8037), its thumbprint (RFC 7638) as kid."""
-    return _new_key("Ed25519")
-
-
-def _new_key(curve: str) -> JWK:
-    key = JWK.generate(kty="OKP", crv=curve)
-    return JWK(**{**key.export_private(as_dict=True), "kid": key.thumbprint()})
-
-
-def load_host_key(text: str | bytes, private: bool = False) -> JWK:
-    """A host's key from JSON. Only X25519 is taken; with PRIVATE false, private parts are refused."""
-    return _load_key(text, "X25519", private)
-
-
-def load_host_keys(text: str | bytes) -> list[JWK]:
-    """A host's private keys, the newest first: one JWK, or a JWK Set (RFC 7517) while the key is being rotated."""
-    members = _json_object(text, "key")
-    if set(members) != {"keys"}:
-        return [load_host_key(text, private=True)]
-    keys = members["keys"]
-    if not isinstance(keys, list) or not 1 <= len(keys) <= MAX_HOST_KEYS:
-        raise EnvelopeError(f"the key set does not have 1 to {MAX_HOST_KEYS} keys")
-    return [load_host_key(json.dumps(key), private=True) for key in keys]
-
-
-def dump_host_keys(keys: Sequence[JWK]) -> str:
-    """The text that load_host_keys reads."""
-    if len(keys) == 1:
-        return str(keys[0].export_private()) + "\n"
-    return json.dumps({"keys": [key.export_private(as_dict=True) for key in keys]}) + "\n"
-
-
-def load_signing_key(text: str | bytes, private: bool = False) -> JWK:
-    """An Ed25519 key from JSON: an environment's public one, or with PRIVATE that of a host's bridge."""
-    return _load_key(text, "Ed25519", private)
-
-
-def _load_key(text: str | bytes, curve: str, private: bool) -> JWK:
-    members = _json_object(text, "key")
-    wanted = {"kty", "crv", "x"} | ({"d"} if private else set())
-    if set(members) - {"kid"} != wanted or members["kty"] != "OKP" or members["crv"] != curve:
-        raise EnvelopeError(f"the key is not {'a private' if private else 'a public'} {curve} JWK")
-    try:
-        for part in wanted - {"kty", "crv"}:
-            raw = base64url_decode(members[part])
-            # One spelling only: another one would have another thumbprint.
-            if len(raw) != 32 or base64url_encode(raw) != members[part]:
-                raise ValueError
-        key = JWK(**{part: members[part] for part in wanted})
-        kid = key.thumbprint()
-        # jwcrypto reads the key material late: make it do so here.
-        uses = ("sign", "verify") if curve == "Ed25519" else ("unwrapKey", "wrapKey")
-        material: Any = key.get_op_key(uses[0] if private else uses[1])
-        if curve == "X25519" and not private:
-            # RFC 7748 section 6.1: a point of low order gives everybody the same secret. The exchange refuses it.
-            X25519PrivateKey.generate().exchange(material)
-    except (JWException, ValueError, TypeError):
-        raise EnvelopeError(f"the {curve} JWK is malformed") from None
-    if members.get("kid", kid) != kid:
-        raise EnvelopeError(f"the kid of the {curve} JWK is not its RFC 7638 thumbprint")
-    return JWK(**{part: members[part] for part in wanted}, kid=kid)
-
-
-def thumbprint(key: JWK) -> str:
-    """The RFC 7638 thumbprint of a key; those that were loaded here have it as their kid, checked."""
-    # Keys are dictionaries since jwcrypto 0.9, and RHEL 9 has 0.8.
-    kid = key.get("kid") if hasattr(key, "get") else key.key_id
-    return str(kid or key.thumbprint())
-
-
-def signing_input(typ: str, kid: str, payload: Mapping[str, Any]) -> bytes:
-    """The bytes that an EdDSA signature covers (RFC 7515 section 5.1): BASE64URL(header).BASE64URL(payload)."""
-    header = {"alg": "EdDSA", "kid": kid, "typ": typ}
-    return f"{base64url_encode(canonical(header))}.{base64url_encode(canonical(payload))}".encode()
-
-
-def attach_signature(covered: bytes, signature: bytes) -> str:
-    """JWS compact serialization (RFC 7515 section 7.1) of signing input and signature."""
-    return f"{covered.decode()}.{base64url_encode(signature)}"
-
-
-def verify(compact: str, typ: str, keys: Iterable[JWK]) -> dict[str, Any]:
-    """The payload of a JWS of kind TYP, signed by one of KEYS; EnvelopeError says why not."""
-    if not isinstance(compact, str) or not _COMPACT_JWS.fullmatch(compact):
-        raise EnvelopeError("it is not a JWS in compact serialization")
-    header = _json_object(_decode(compact.partition(".")[0]), "JWS header")
-    covered, _dot, encoded = compact.rpartition(".")
-    signature = _decode(encoded)
-    if base64url_encode(signature) != encoded:
-        raise EnvelopeError("the signature is not canonical base64url")
-    if set(header) != {"alg", "kid", "typ"}:
-        raise EnvelopeError("the JWS header has other members than alg, kid and typ")
-    if header["alg"] != "EdDSA":
-        raise EnvelopeError("the JWS algorithm is not EdDSA")
-    if header["typ"] != typ:
-        raise EnvelopeError(f"the JWS is not of type {typ}")
-    key: Any = next((key for key in keys if thumbprint(key) == header["kid"]), None)
-    if key is None:
-        raise EnvelopeError("it is signed by a key that is not pinned")
-    try:
-        # RFC 8037 section 3.1: the signature covers the text before the last dot, as it stands in signing_input().
-        key.get_op_key("verify").verify(signature, covered.encode())
-    except (InvalidSignature, JWException, ValueError, TypeError):
-        raise EnvelopeError("the signature does not match") from None
-    return _json_object(_decode(covered.partition(".")[2]), "JWS payload")
 
 
 @dataclass(frozen=True)
@@ -356,25 +240,25 @@ def read_statement(envelope: str, keys: Iterable[JWK]) -> Statement:
 def unverified_statement(envelope: str) -> Statement:
     """What an envelope says, unverified: for naming it in an error, never for deciding."""
     jws, _jwe = _lines(envelope)
-    return _statement(_json_object(_decode(jws.split(".")[1]), "JWS payload"))
+    return _statement(json_object(decode(jws.split(".")[1]), "JWS payload"))
 
 
 def recipient(envelope: str) -> str:
     """The thumbprint of the host key that an envelope says it is encrypted to, unverified."""
-    header = _json_object(_decode(_lines(envelope)[1].partition(".")[0]), "JWE header")
+    header = json_object(decode(_lines(envelope)[1].partition(".")[0]), "JWE header")
     return str(header.get("kid"))
 
 
 def signer(envelope: str) -> str:
     """The thumbprint of the signing key that an envelope names, unverified."""
-    header = _json_object(_decode(_lines(envelope)[0].partition(".")[0]), "JWS header")
+    header = json_object(decode(_lines(envelope)[0].partition(".")[0]), "JWS header")
     return str(header.get("kid"))
 
 
 def decrypt(envelope: str, statement: Statement, host_key: JWK) -> list[File]:
     """The files of an envelope whose STATEMENT was verified, with the host's private key."""
     jwe = _lines(envelope)[1]
-    header = _json_object(_decode(jwe.partition(".")[0]), "JWE header")
+    header = json_object(decode(jwe.partition(".")[0]), "JWE header")
     if set(header) != _JWE_HEADER:
         raise EnvelopeError("the JWE header has other members than expected")
     if (header["alg"], header["enc"], header["typ"]) != ("ECDH-ES+A256KW", "A256GCM", _FILES):
@@ -393,7 +277,7 @@ def decrypt(envelope: str, statement: Statement, host_key: JWK) -> list[File]:
         token.deserialize(jwe, host_key)
     except (JWException, ValueError, TypeError):
         raise EnvelopeError("the ciphertext does not open with this host's key") from None
-    return _files(_json_object(token.payload, "JWE payload"), statement.secrets)
+    return _files(json_object(token.payload, "JWE payload"), statement.secrets)
 
 
 def host_record(environment: str, host: str, key: JWK) -> dict[str, Any]:
@@ -436,16 +320,16 @@ def read_key_set(text: str, keys: Iterable[JWK] | None) -> KeySet:
     TEXT has a line per signature, each a JWS over the same payload: while keys change, the new one and the old one sign.
     """
     lines = text.split("\n") if isinstance(text, str) and len(text) <= MAX_KEY_SET_BYTES else []
-    if not lines or not all(_COMPACT_JWS.fullmatch(line) for line in lines):
+    if not lines or not all(COMPACT_JWS.fullmatch(line) for line in lines):
         raise EnvelopeError("it is not a JWS in compact serialization")
     payload = lines[0].split(".")[1]
     # Else one line could be verified here, and another one believed by whom it is handed to.
     if any(line.split(".")[1] != payload for line in lines):
         raise EnvelopeError("its signatures are not over the same keys")
-    keys = _key_set(_json_object(_decode(payload), "JWS payload")).keys if keys is None else list(keys)
+    keys = _key_set(json_object(decode(payload), "JWS payload")).keys if keys is None else list(keys)
     known = {thumbprint(key) for key in keys}
     line = next(
-        (line for line in lines if _json_object(_decode(line.split(".")[0]), "JWS header").get("kid") in known),
+        (line for line in lines if json_object(decode(line.split(".")[0]), "JWS header").get("kid") in known),
         lines[0],
     )
     return _key_set(verify(line, KEY_SET, keys))
@@ -476,7 +360,7 @@ def _lines(envelope: str) -> tuple[str, str]:
     if len(envelope) > MAX_ENVELOPE_BYTES:
         raise EnvelopeError(f"it has {len(envelope)} bytes, at most {MAX_ENVELOPE_BYTES} are allowed")
     jws, _newline, jwe = envelope.partition("\n")
-    if not _COMPACT_JWS.fullmatch(jws) or not jwe.endswith("\n") or not _COMPACT_JWE.fullmatch(jwe[:-1]):
+    if not COMPACT_JWS.fullmatch(jws) or not jwe.endswith("\n") or not _COMPACT_JWE.fullmatch(jwe[:-1]):
         raise EnvelopeError("it is truncated or not an envelope")
     return jws, jwe[:-1]
 
@@ -544,7 +428,7 @@ def _files(payload: dict[str, Any], refs: Iterable[SecretRef]) -> list[File]:
         ref = signed.pop(str(entry["target"]), None)
         if ref is None or (entry["uid"], entry["gid"], entry["mode"]) != (ref.uid, ref.gid, mode_text(ref.mode)):
             raise EnvelopeError("the files are not the ones that were signed")
-        files.append(File(ref.target, ref.uid, ref.gid, ref.mode, _decode(entry["data"])))
+        files.append(File(ref.target, ref.uid, ref.gid, ref.mode, decode(entry["data"])))
     if signed:
         raise EnvelopeError("the files are not the ones that were signed")
     if (
@@ -559,23 +443,6 @@ def check_time(value: object) -> int:
     """A time in milliseconds, or another number of the same kind, of a signed payload."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_TIME:
         raise EnvelopeError("a number of the statement is out of range")
-    return value
-
-
-def _decode(value: Any) -> bytes:
-    try:
-        return bytes(base64url_decode(value))
-    except (ValueError, TypeError, AttributeError):
-        raise EnvelopeError("it is not base64url") from None
-
-
-def _json_object(text: str | bytes, what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise EnvelopeError(f"the {what} is not JSON") from None
-    if not isinstance(value, dict):
-        raise EnvelopeError(f"the {what} is not a JSON object")
     return value
 
 

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._envelope import FORMAT, EnvelopeError, check_time, verify
+from ._envelope import FORMAT, check_time
+from ._jose import EnvelopeError, verify
 from ._model import check_name
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ try:
 except ImportError:  # told by whoever needs it: documentation is read without it
     pass
 
-from ._envelope import FORMAT, EnvelopeError, canonical, load_host_key
+from ._envelope import FORMAT
+from ._jose import EnvelopeError, canonical, load_host_key
 
 MAX_CHALLENGE_BYTES = 4096
 

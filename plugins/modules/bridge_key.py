@@ -73,7 +73,7 @@ public_key:
 import os
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope, _key_file
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose, _key_file
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 
 REMEDY = "run again, and give hostseal.secrets.vault_bridge the new public key"
@@ -87,7 +87,7 @@ def ensure(path, rotate, check):
     if make and not check:
         folder = os.path.dirname(path)
         os.makedirs(folder, mode=0o755, exist_ok=True)
-        new = _envelope.new_signing_key()
+        new = _jose.new_signing_key()
         temporary = _key_file.write(path, new.export_private() + "\n", 0o600)
         if key is not None:
             _key_file.shred(path)
@@ -107,7 +107,7 @@ def load(path):
     """The private key; HostsealError when it is not to be trusted."""
     text = _key_file.read(path, REMEDY)
     try:
-        return _envelope.load_signing_key(text, private=True)
+        return _jose.load_signing_key(text, private=True)
     except HostsealError as error:
         raise HostsealError(f"{path} is damaged: {error}. Restore it, or remove it, {REMEDY}") from None
 
@@ -121,7 +121,7 @@ def main():
         supports_check_mode=True,
     )
     path = os.path.join(module.params["config_dir"], "bridge.key")
-    if not _envelope.HAS_JWCRYPTO:
+    if not _jose.HAS_JWCRYPTO:
         # A bare host in check mode: the package comes with the same run.
         if module.check_mode and not os.path.lexists(path):
             module.exit_json(changed=True, public_key=None)

@@ -135,7 +135,7 @@ import stat
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope, _key_file
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose, _key_file
 from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client import (
     AgentClient,
     AgentError,
@@ -191,7 +191,7 @@ class Identity:
         _key_file.sync(self.folder)
 
     def _text(self, keys):
-        text = _envelope.dump_host_keys(keys)
+        text = _jose.dump_host_keys(keys)
         if not self.sealed:
             return text
         # By pipes: it is on no disk before it is encrypted.
@@ -218,7 +218,7 @@ class Identity:
 
     def make_key(self):
         """Make a key pair; the public JWK as a dict. A key that appears meanwhile is not overwritten."""
-        key = _envelope.new_host_key()
+        key = _jose.new_host_key()
         os.makedirs(self.folder, mode=0o755, exist_ok=True)
         self.write_keys([key])
         return key
@@ -252,7 +252,7 @@ def _load_keys(path):
     try:
         if path.endswith(".cred"):
             text = _systemd_creds(["decrypt", f"--name={CREDENTIAL}", "-", "-"], text)
-        return _envelope.load_host_keys(text)
+        return _jose.load_host_keys(text)
     except HostsealError as error:
         raise HostsealError(
             f"{path} is damaged: {error}. Restore it, or remove it, run again and enrol the host with replace_key"
@@ -286,7 +286,7 @@ def ensure(identity, name, rename, check, rotate=False, client=None):
     made = not keys or rotate
     if not check and keys:
         identity.shred_leftovers()
-    if rotate and len(keys) == _envelope.MAX_HOST_KEYS:
+    if rotate and len(keys) == _jose.MAX_HOST_KEYS:
         raise HostsealError(
             f"this host has {len(keys)} keys already: deliver its mounts, so that the older ones can be destroyed"
         )
@@ -295,7 +295,7 @@ def ensure(identity, name, rename, check, rotate=False, client=None):
         identity.write_keys(keys)
     if made and not check:
         if keys:
-            keys = [_envelope.new_host_key(), *keys]
+            keys = [_jose.new_host_key(), *keys]
             identity.replace_keys(keys)
         else:
             keys = [identity.make_key()]
@@ -375,7 +375,7 @@ def main():
     )
     name = module.params["name"]
     identity = Identity(module.params["config_dir"], sealed=module.params["key_protection"] == "systemd-creds")
-    if not _envelope.HAS_JWCRYPTO:
+    if not _jose.HAS_JWCRYPTO:
         # A bare host in check mode: the package comes with the same run.
         if module.check_mode and not os.path.lexists(identity.key_path) and not identity.is_converting():
             module.exit_json(

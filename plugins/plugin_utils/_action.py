@@ -19,7 +19,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import AnsibleValidationErrorMultiple, UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import HAS_JWCRYPTO
+from ansible_collections.hostseal.secrets.plugins.module_utils._jose import HAS_JWCRYPTO
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
 from ansible_collections.hostseal.secrets.plugins.module_utils._options import VAULT
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Actor

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..module_utils._envelope import canonical
+from ..module_utils._jose import canonical
 
 FIRST = "0" * 64
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..module_utils._envelope import load_signing_key
+from ..module_utils._jose import load_signing_key
 from ..module_utils._model import (
     MAX_WRAP_TTL,
     HostsealError,

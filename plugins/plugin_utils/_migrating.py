@@ -17,15 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..module_utils._envelope import (
-    HOST_RECORD,
-    attach_signature,
-    host_record,
-    key_set,
-    read_key_set,
-    sign_key_set,
-    signing_input,
-)
+from ..module_utils._envelope import HOST_RECORD, host_record, key_set, read_key_set, sign_key_set
+from ..module_utils._jose import attach_signature, signing_input
 from ..module_utils._model import HostsealError
 from ._audit import Event
 from ._backends import Backend, Binding, key_version

@@ -15,14 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..module_utils._envelope import (
-    EnvelopeError,
-    attach_signature,
-    load_signing_key,
-    signer,
-    signing_input,
-    unverified_statement,
-)
+from ..module_utils._envelope import signer, unverified_statement
+from ..module_utils._jose import EnvelopeError, attach_signature, load_signing_key, signing_input
 from ..module_utils._manifest import (
     MANIFEST,
     Listed,

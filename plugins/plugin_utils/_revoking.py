@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..module_utils._envelope import SecretRef, Statement, load_signing_key, read_key_set, read_statement
+from ..module_utils._envelope import SecretRef, Statement, read_key_set, read_statement
+from ..module_utils._jose import load_signing_key
 from ..module_utils._model import HostsealError, Mount, mode_text
 from ._records import Receipt
 from ._transaction import Transaction

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..module_utils._envelope import EnvelopeError, encrypt, load_signing_key, read_host_record, state_digest
+from ..module_utils._envelope import encrypt, read_host_record, state_digest
+from ..module_utils._jose import EnvelopeError, load_signing_key
 from ..module_utils._model import HostsealError, Mount, delivery_id
 from ._audit import Event
 from ._backends import Backend, Binding

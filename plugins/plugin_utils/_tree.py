@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..module_utils._envelope import canonical
+from ..module_utils._jose import canonical
 from ..module_utils._model import HostsealError, check_name, shorten
 from ._database import WAIT_SECONDS
 from ._database_errors import LOCKED, TransientError

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..module_utils._envelope import load_signing_key, read_key_set, read_statement
+from ..module_utils._envelope import read_key_set, read_statement
+from ..module_utils._jose import load_signing_key
 from ..module_utils._model import HostsealError
 from ._audit import first_broken
 from ._backends import Backend, Binding

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 PACKAGE = "hostseald"
-SHARED = ("_agent_client.py", "_envelope.py", "_manifest.py", "_model.py", "_proof.py")
+SHARED = ("_agent_client.py", "_envelope.py", "_jose.py", "_manifest.py", "_model.py", "_proof.py")
 # The zip format's own beginning of time: a fixed date for all members.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _MAIN = f"""\

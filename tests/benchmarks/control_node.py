@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelopes
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import Mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import HostRecord
@@ -161,10 +162,10 @@ def enrol(store: Store, backend: Backend, names: list[str]) -> None:
     kid = backend.verification_keys()[0].thumbprint()
     with store, store.transaction() as transaction:
         for name in names:
-            key = envelopes.load_host_key(envelopes.new_host_key().export_public())
+            key = _jose.load_host_key(_jose.new_host_key().export_public())
             payload = envelopes.host_record(ENVIRONMENT, name, key)
-            covered = envelopes.signing_input(envelopes.HOST_RECORD, kid, payload)
-            record = envelopes.attach_signature(covered, backend.sign([covered])[0])
+            covered = _jose.signing_input(envelopes.HOST_RECORD, kid, payload)
+            record = _jose.attach_signature(covered, backend.sign([covered])[0])
             transaction.put_host(HostRecord(ENVIRONMENT, name, key.thumbprint(), record))
 
 

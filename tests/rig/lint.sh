@@ -22,7 +22,7 @@ types() {
     local status=0 tree=build/types collection=build/sym/ansible_collections/hostseal/secrets
     rm -rf "$tree"
     mkdir -p "$tree/hostseald"
-    ln -s "$PWD"/roles/host_agent/files/hostseald/*.py "$PWD"/plugins/module_utils/{_agent_client,_envelope,_manifest,_model,_proof}.py "$tree/hostseald"
+    ln -s "$PWD"/roles/host_agent/files/hostseald/*.py "$PWD"/plugins/module_utils/{_agent_client,_envelope,_jose,_manifest,_model,_proof}.py "$tree/hostseald"
     MYPYPATH=$tree mypy -p hostseald || status=1
     MYPYPATH=build/sym mypy "$collection"/plugins/{module_utils,plugin_utils,action,filter} || status=1
     MYPYPATH=$tree:build/sym mypy tests/faults || status=1

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _declaring, _migrating
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Actor
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, localkey
@@ -99,11 +100,11 @@ class Place:
 
     def enrol(self, host: str, key: JWK | None = None, environment: str = "prod") -> JWK:
         """What the module host does; returns the host's private key."""
-        key = key or envelope.new_host_key()
+        key = key or _jose.new_host_key()
         backend = self.backend(environment)
         kid = backend.verification_keys()[0].thumbprint()
-        covered = envelope.signing_input(envelope.HOST_RECORD, kid, envelope.host_record(environment, host, key))
-        record = envelope.attach_signature(covered, backend.sign([covered])[0])
+        covered = _jose.signing_input(envelope.HOST_RECORD, kid, envelope.host_record(environment, host, key))
+        record = _jose.attach_signature(covered, backend.sign([covered])[0])
         with self.store() as store, store.transaction() as transaction:
             transaction.put_host(HostRecord(environment, host, key.thumbprint(), record))
         return key

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import new_host_key
+from ansible_collections.hostseal.secrets.plugins.module_utils._jose import new_host_key
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._bridge import Bridge
 from jwcrypto.jwk import JWK

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
-from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import EnvelopeError
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
+from ansible_collections.hostseal.secrets.plugins.module_utils._jose import EnvelopeError
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, Mount, Token
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
@@ -43,7 +44,7 @@ class Environment:
 
     @property
     def public(self) -> JWK:
-        return envelope.load_signing_key(json.dumps({"kty": "OKP", "crv": "Ed25519", "x": jose.b64u(self.raw)}))
+        return _jose.load_signing_key(json.dumps({"kty": "OKP", "crv": "Ed25519", "x": jose.b64u(self.raw)}))
 
     @property
     def kid(self) -> str:
@@ -54,8 +55,8 @@ class Environment:
 
 
 PROD, STAGING = Environment(), Environment()
-HOST, OTHER_HOST = envelope.new_host_key(), envelope.new_host_key()
-PUBLIC_HOST = envelope.load_host_key(HOST.export_public())
+HOST, OTHER_HOST = _jose.new_host_key(), _jose.new_host_key()
+PUBLIC_HOST = _jose.load_host_key(HOST.export_public())
 
 
 def host_raw(key: JWK = HOST) -> bytes:
@@ -697,7 +698,7 @@ def test_any_member_of_a_signed_statement_is_taken_or_refused_by_us(name: str, v
 )
 def test_payload_that_is_no_object(payload: str | bytes) -> None:
     with pytest.raises(EnvelopeError, match="is not JSON|is not a JSON object|not a JWS|has format None"):
-        envelope.verify(PROD.sign(envelope.STATEMENT, payload), envelope.STATEMENT, [PROD.public])
+        _jose.verify(PROD.sign(envelope.STATEMENT, payload), envelope.STATEMENT, [PROD.public])
         envelope.read_statement(_with_first_line(PROD.sign(envelope.STATEMENT, payload)), [PROD.public])
 
 
@@ -726,7 +727,7 @@ def test_any_text_is_refused(text: str) -> None:
             read(text)
     with pytest.raises(EnvelopeError):
         envelope.read_key_set(text, None)
-    for load in (envelope.load_host_key, envelope.load_signing_key):
+    for load in (_jose.load_host_key, _jose.load_signing_key):
         with pytest.raises(EnvelopeError):
             load(text)
 
@@ -827,14 +828,14 @@ GOOD_X = host_raw()
 )
 def test_bad_host_key(text: str) -> None:
     with pytest.raises(EnvelopeError, match="key|JWK"):
-        envelope.load_host_key(text)
+        _jose.load_host_key(text)
 
 
 @pytest.mark.parametrize("point", LOW_ORDER, ids=bytes.hex)
 def test_host_key_of_low_order_is_refused(point: bytes) -> None:
     """It would make everybody's secrets readable, or fail the whole batch that it is sealed in."""
     with pytest.raises(EnvelopeError, match="malformed"):
-        envelope.load_host_key(_jwk(point))
+        _jose.load_host_key(_jwk(point))
 
 
 def test_key_has_one_spelling() -> None:
@@ -843,16 +844,16 @@ def test_key_has_one_spelling() -> None:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     for spelling in (x + "=", x[:-1] + alphabet[alphabet.index(x[-1]) ^ 1]):
         with pytest.raises(EnvelopeError, match="malformed"):
-            envelope.load_host_key(_jwk(spelling))
+            _jose.load_host_key(_jwk(spelling))
 
 
 def test_private_key_is_told_from_a_public_one() -> None:
-    assert envelope.load_host_key(HOST.export_private(), private=True).thumbprint() == HOST.thumbprint()
+    assert _jose.load_host_key(HOST.export_private(), private=True).thumbprint() == HOST.thumbprint()
     with pytest.raises(EnvelopeError, match="not a private X25519 JWK"):
-        envelope.load_host_key(HOST.export_public(), private=True)
+        _jose.load_host_key(HOST.export_public(), private=True)
     for text in (json.dumps({**json.loads(HOST.export_private()), "d": "AA"}), HOST.export_private()[:-2]):
         with pytest.raises(EnvelopeError) as caught:
-            envelope.load_host_key(text, private=True)
+            _jose.load_host_key(text, private=True)
         assert HOST.export_private(as_dict=True)["d"] not in str(caught.value)
 
 

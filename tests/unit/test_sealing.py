@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, Mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _sealing, _transaction
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Backend, Binding, localkey
@@ -130,7 +131,7 @@ def test_one_decrypt_and_one_sign_for_many_hosts(prod: Place) -> None:
     assert calls == [("open", 1), ("decrypt", 5), ("sign", 90)]
     assert len(sealed) == 90
     assert unseal(prod, sealed["h7", "prod.web"], keys["h7"]) == {"s1": b"1", "s2": b"2", "s3": b"3"}
-    with pytest.raises(envelope.EnvelopeError, match="another key than this host's"):
+    with pytest.raises(_jose.EnvelopeError, match="another key than this host's"):
         unseal(prod, sealed["h7", "prod.web"], keys["h8"])
 
 
@@ -415,7 +416,7 @@ def test_edited_row_is_refused(edited: Place, statement: str, reason: str) -> No
 
 def test_record_of_another_key_is_refused(edited: Place) -> None:
     """The whole enrolment made anew by somebody who does not have the environment's key."""
-    stranger = envelope.new_host_key()
+    stranger = _jose.new_host_key()
     with edited.store() as store, store.transaction() as transaction:
         record = transaction.hosts("prod", ["db1"])["db1"].record
     header, _payload, signature = record.split(".")
@@ -458,5 +459,5 @@ def test_envelope_of_the_store_is_not_read_again(edited: Place) -> None:
         [plan] = _sealing.plan(store, [("db1", mount())])
     assert plan.envelope
     assert plan.envelope.text == "x"
-    with pytest.raises(envelope.EnvelopeError, match="truncated or not an envelope"):
+    with pytest.raises(_jose.EnvelopeError, match="truncated or not an envelope"):
         envelope.read_statement(plan.envelope.text, edited.backend().verification_keys())

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import Mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import Binding
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends.localkey import LocalKey
@@ -21,8 +22,8 @@ from jwcrypto.jwk import JWK
 from tests.unit import jose
 
 FIXTURE: dict[str, Any] = json.loads((Path(__file__).parent / "fixtures" / "format-1.json").read_text(encoding="utf-8"))
-HOST = envelope.load_host_key(json.dumps(FIXTURE["host_key"]), private=True)
-SIGNER = envelope.load_signing_key(json.dumps(FIXTURE["signing_key"]))
+HOST = _jose.load_host_key(json.dumps(FIXTURE["host_key"]), private=True)
+SIGNER = _jose.load_signing_key(json.dumps(FIXTURE["signing_key"]))
 MOUNT = Mount.from_options(
     {
         "environment": "prod",
@@ -41,7 +42,7 @@ MOUNT = Mount.from_options(
 def test_thumbprint_of_rfc_8037_appendix_a3() -> None:
     x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
     expected = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
-    assert envelope.load_signing_key(json.dumps({"kty": "OKP", "crv": "Ed25519", "x": x})).thumbprint() == expected
+    assert _jose.load_signing_key(json.dumps({"kty": "OKP", "crv": "Ed25519", "x": x})).thumbprint() == expected
     assert jose.thumbprint("Ed25519", jose.unb64u(x)) == expected
 
 
@@ -83,13 +84,13 @@ def test_format_1_is_what_is_made_today() -> None:
     assert json.loads(plaintext) == json.loads(fixed_plaintext)
     assert {**header, "epk": 0} == {**fixed_header, "epk": 0}
     assert (
-        envelope.signing_input(
+        _jose.signing_input(
             envelope.HOST_RECORD, SIGNER.thumbprint(), envelope.host_record("prod", "db1", HOST)
         ).decode()
         == FIXTURE["host_record"].rpartition(".")[0]
     )
     assert (
-        envelope.signing_input(
+        _jose.signing_input(
             envelope.KEY_SET, SIGNER.thumbprint(), envelope.key_set("prod", 1_790_000_000_000, [SIGNER])
         ).decode()
         == FIXTURE["key_set"].rpartition(".")[0]
@@ -120,7 +121,7 @@ def test_another_jose_library_reads_what_is_sealed() -> None:
     from joserfc import jwe, jws
     from joserfc.jwk import OKPKey
 
-    host, private = envelope.new_host_key(), Ed25519PrivateKey.generate()
+    host, private = _jose.new_host_key(), Ed25519PrivateKey.generate()
     statement, ciphertext = _sealed(host, private).split()
     public = {"kty": "OKP", "crv": "Ed25519", "x": jose.b64u(jose.raw(private))}
     verified = jws.deserialize_compact(
@@ -135,7 +136,7 @@ def test_another_jose_library_reads_what_is_sealed() -> None:
 
 @pytest.mark.parametrize("line", [0, 1])
 def test_sealing_by_hand_agrees(line: int) -> None:
-    host, private = envelope.new_host_key(), Ed25519PrivateKey.generate()
+    host, private = _jose.new_host_key(), Ed25519PrivateKey.generate()
     text = _sealed(host, private).split("\n")[line]
     if line:
         _header, plaintext = jose.open_jwe(text, jose.unb64u(host.export_private(as_dict=True)["d"]))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...module_utils._envelope import canonical
+from ...module_utils._jose import canonical
 from ...module_utils._model import HostsealError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...module_utils._envelope import load_signing_key
+from ...module_utils._jose import load_signing_key
 from ...module_utils._model import HostsealError, check_name
 from .._paths import implicit_path
 from . import Backend, Binding

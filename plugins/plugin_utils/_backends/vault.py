@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from ...module_utils._envelope import load_signing_key
+from ...module_utils._jose import load_signing_key
 from ...module_utils._model import HostsealError, check_name
 from . import Backend, Binding, KeyPlace
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hostseald import _envelope, _model
+from hostseald import _envelope, _jose, _model
 from jwcrypto.jwk import JWK
 
 from . import agent
@@ -39,7 +39,7 @@ class World:
         self.size = size
         self.random = random.Random(seed)
         self.host: str = (identity := json.loads(Path("/etc/hostseal/host.json").read_text()))["host"]
-        self.host_key = _envelope.load_host_key(json.dumps(identity["jwk"]))
+        self.host_key = _jose.load_host_key(json.dumps(identity["jwk"]))
         self.keys = [self._key(0), self._key(1)]
         self.marker = hashlib.sha256(f"{seed} marker".encode()).hexdigest()
         self._last = 0
@@ -76,8 +76,8 @@ class World:
     def key_set(self, both: bool) -> str:
         """The environment's keys, one or both of them; newer than all before."""
         payload = _envelope.key_set(ENVIRONMENT, self.generation(), self.keys if both else self.keys[:1])
-        covered = _envelope.signing_input(_envelope.KEY_SET, self.keys[0].thumbprint(), payload)
-        return _envelope.attach_signature(covered, self._sign(covered))
+        covered = _jose.signing_input(_envelope.KEY_SET, self.keys[0].thumbprint(), payload)
+        return _jose.attach_signature(covered, self._sign(covered))
 
     def _sign(self, covered: bytes) -> bytes:
         key: Any = self.keys[0].get_op_key("sign")

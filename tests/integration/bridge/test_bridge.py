@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import requests
-from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
 from hostseald import _bridge
 from hostseald._bridge import Bridge, load_bridge
 from hostseald._http import HttpError, Request
@@ -54,7 +54,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(bao: OpenBao, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    key = envelope.new_signing_key()
+    key = _jose.new_signing_key()
     control = ControlNode(Path(tmp_path_factory.mktemp("control")))
     set_up(control, bao, "db1", key.export_public(as_dict=True), ["web"])
     return Place(Path(tmp_path_factory.mktemp("credentials")), bao, key)
@@ -105,9 +105,7 @@ def test_what_vault_refuses(place: Place, bao: OpenBao, monkeypatch: pytest.Monk
     assert "it has no role prod.nope: run hostseal.secrets.vault_bridge" in refusal(bridge, role="nope")
     assert "this host's key, mount or role is not among" in refusal(bridge, mount="other")
     assert "its token role or its policy does not allow it" in refusal(bridge, wrap_ttl=3600)
-    assert "this host's key, mount or role is not among" in refusal(
-        place.bridge(bao.url, key=envelope.new_signing_key())
-    )
+    assert "this host's key, mount or role is not among" in refusal(place.bridge(bao.url, key=_jose.new_signing_key()))
     assert "(status 403): this host's key, mount or role is not among" in refusal(place.bridge(bao.url, host="db2"))
     real = time.time
     for seconds, words in ((-200, "s behind Vault's"), (200, "s ahead of Vault's")):

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelopes
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
 from jwcrypto.jwk import JWK
 
 from tests.integration.agent.conftest import AgentHost
@@ -48,7 +49,7 @@ def _for_another_host(prod: AgentHost) -> str:
 
 def _for_another_key(prod: AgentHost) -> str:
     made = forger(prod)
-    made.host_key = envelopes.new_host_key()
+    made.host_key = _jose.new_host_key()
     return made.envelope(files=MINE)
 
 
@@ -227,7 +228,7 @@ def _take_record(rows: sqlite3.Connection, record: str, kid: str) -> None:
 
 def _record(prod: AgentHost, host: str, by: str = "prod", environment: str = "prod") -> tuple[str, str]:
     """A record of HOST with another key, as somebody with the keys of BY signs it."""
-    key = envelopes.new_host_key()
+    key = _jose.new_host_key()
     payload = envelopes.host_record(environment, host, key)
     return forger(prod, by).sign(envelopes.HOST_RECORD, payload), str(key.thumbprint())
 

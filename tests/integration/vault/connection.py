@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelope
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _declaring, _migrating
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import KeyPlace
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends.vault import VaultTransit
@@ -103,13 +104,13 @@ class Transit:
             store.transaction() as transaction,
         ):
             kid = backend.verification_keys()[0].thumbprint()
-            keys = [envelope.load_host_key(envelope.new_host_key().export_public()) for _host in hosts]
+            keys = [_jose.load_host_key(_jose.new_host_key().export_public()) for _host in hosts]
             covered = [
-                envelope.signing_input(envelope.HOST_RECORD, kid, envelope.host_record(name, host, key))
+                _jose.signing_input(envelope.HOST_RECORD, kid, envelope.host_record(name, host, key))
                 for host, key in zip(hosts, keys, strict=True)
             ]
             for host, key, text, signature in zip(hosts, keys, covered, backend.sign(covered), strict=True):
-                record = envelope.attach_signature(text, signature)
+                record = _jose.attach_signature(text, signature)
                 transaction.put_host(HostRecord(name, host, key.thumbprint(), record))
 
     # -- by ansible-playbook ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope as envelopes
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import Mount
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _zipapp
 from jwcrypto.jwk import JWK
@@ -66,7 +67,7 @@ class Environment:
     def __init__(self, name: str = "prod", host: str = "db1", host_key: JWK | None = None) -> None:
         self.name = name
         self.host = host
-        self.host_key = host_key or envelopes.new_host_key()
+        self.host_key = host_key or _jose.new_host_key()
         self.signing_key = JWK.generate(kty="OKP", crv="Ed25519")
         self.issued_at = int(time.time() * 1000)
 
@@ -77,8 +78,8 @@ class Environment:
     def sign(self, typ: str, payload: dict[str, Any], by: JWK | None = None) -> str:
         """A JWS over PAYLOAD."""
         key = by or self.signing_key
-        covered = envelopes.signing_input(typ, key.thumbprint(), payload)
-        return envelopes.attach_signature(covered, key.get_op_key("sign").sign(covered))
+        covered = _jose.signing_input(typ, key.thumbprint(), payload)
+        return _jose.attach_signature(covered, key.get_op_key("sign").sign(covered))
 
     def key_set(self, issued_at: int = 1000, keys: list[JWK] | None = None, by: JWK | None = None) -> str:
         """The environment's key set."""
@@ -119,7 +120,7 @@ class Environment:
             self.issued_at += 1
             issued_at = self.issued_at
         versions = [(version, version_id or os.urandom(8).hex(), value) for value in files.values()]
-        public = envelopes.load_host_key(self.host_key.export_public())
+        public = _jose.load_host_key(self.host_key.export_public())
         mount = self.mount(name, files, options, token)
         draft = envelopes.encrypt(mount, host or self.host, public, self.kid, issued_at, versions)
         return draft.sign(self.signing_key.get_op_key("sign").sign(draft.covered))
@@ -152,7 +153,7 @@ class RunningAgent:
     def __init__(self, root: Path, host_key: JWK | None = None, host: str = "db1") -> None:
         self.root = root
         self.host = host
-        self.host_key = host_key or envelopes.new_host_key()
+        self.host_key = host_key or _jose.new_host_key()
         self.older_keys: list[JWK] = []
         self.arguments: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
@@ -180,7 +181,7 @@ class RunningAgent:
         self._listeners = [self._listen(path) for path in sockets]
 
     def save_identity(self) -> None:
-        (self.root / "credentials/host.key").write_text(envelopes.dump_host_keys([self.host_key, *self.older_keys]))
+        (self.root / "credentials/host.key").write_text(_jose.dump_host_keys([self.host_key, *self.older_keys]))
         public = self.host_key.export_public(as_dict=True)
         (self.root / "credentials/host.json").write_text(json.dumps({"host": self.host, "jwk": public}))
 

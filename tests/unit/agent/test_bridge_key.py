@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from ansible_collections.hostseal.secrets.plugins.module_utils import _envelope
+from ansible_collections.hostseal.secrets.plugins.module_utils import _jose
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.modules.bridge_key import ensure
 
@@ -33,7 +33,7 @@ def test_a_key_is_made_once_and_rotated_on_demand(path: Path) -> None:
     assert changed
     assert public is not None
     assert set(public) == {"kty", "crv", "x", "kid"}
-    private = _envelope.load_signing_key(path.read_text(), private=True)
+    private = _jose.load_signing_key(path.read_text(), private=True)
     assert public == private.export_public(as_dict=True)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = path.read_bytes()
@@ -53,8 +53,8 @@ def test_a_key_is_made_once_and_rotated_on_demand(path: Path) -> None:
         (lambda path: path.chmod(0o640), "has mode 0640"),
         (lambda path: os.chown(path, 65534, 65534), "belongs to uid 65534"),
         (lambda path: path.write_text("{}"), "is damaged"),
-        (lambda path: path.write_text(_envelope.new_host_key().export_private()), "is damaged"),
-        (lambda path: path.write_text(_envelope.new_signing_key().export_public()), "is damaged"),
+        (lambda path: path.write_text(_jose.new_host_key().export_private()), "is damaged"),
+        (lambda path: path.write_text(_jose.new_signing_key().export_public()), "is damaged"),
     ],
 )
 def test_a_key_that_is_not_to_be_trusted_is_never_overwritten(path: Path, spoil: object, words: str) -> None:

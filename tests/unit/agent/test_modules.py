@@ -22,7 +22,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client imp
     AgentError,
     AgentMissing,
 )
-from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import load_host_key
+from ansible_collections.hostseal.secrets.plugins.module_utils._jose import load_host_key
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import MAX_ENVELOPES, HostsealError
 from ansible_collections.hostseal.secrets.plugins.modules.agent_info import gather, protection
 from ansible_collections.hostseal.secrets.plugins.modules.host import pin

@@ -14,11 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._agent_client import AgentClient, AgentError
-from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import (
-    dump_host_keys,
-    load_host_keys,
-    new_host_key,
-)
+from ansible_collections.hostseal.secrets.plugins.module_utils._jose import dump_host_keys, load_host_keys, new_host_key
 from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.module_utils._proof import new_challenge, read_proof
 from ansible_collections.hostseal.secrets.plugins.modules.host import prove

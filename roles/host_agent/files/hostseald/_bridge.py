@@ -24,9 +24,9 @@ from typing import Any
 from jwcrypto.jwk import JWK
 from jwcrypto.jwt import JWT
 
-from ._envelope import load_signing_key
 from ._http import HttpError, Request
 from ._https import tls_context
+from ._jose import load_signing_key
 from ._model import HostsealError, check_name, token_role
 from ._vault_client import Reply, VaultClient, VaultError
 

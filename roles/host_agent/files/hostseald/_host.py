@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from jwcrypto.jwk import JWK
 
-from ._envelope import load_host_keys, thumbprint
+from ._jose import load_host_keys, thumbprint
 from ._model import HostsealError, check_name
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from jwcrypto.jwk import JWK
 
-from ._envelope import KeySet, load_signing_key
+from ._envelope import KeySet
 from ._files import names, remove_file, replace_file, replace_files, sync_folder, write_json
+from ._jose import load_signing_key
 
 
 @dataclass(frozen=True)
