@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,24 @@ def task(title: str, module: str, /, **arguments: Any) -> Task:
 def secret(name: str, /, **arguments: Any) -> Task:
     """A task that declares the secret NAME in prod; it is named after it."""
     return task(name, "secret", environment="prod", name=name, **arguments)
+
+
+def rotate_at_once(tmp_path: Path, variables: Mapping[str, str | None]) -> None:
+    """Three playbooks rotate the secret "shared" at the same time, four times each, with the store of VARIABLES."""
+    outputs: list[str] = []
+
+    def rotate(number: int) -> None:
+        control = Control(tmp_path / f"control{number}")
+        control.directory.mkdir()
+        one = secret("shared", state="rotated", generate={})
+        outputs.append(control.tasks({**one, "loop": [1, 2, 3, 4]}, variables=variables).output)
+
+    runs = [threading.Thread(target=rotate, args=(number,)) for number in range(3)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert len(outputs) == 3
 
 
 ENVIRONMENT = (task("key", "localkey", name="prod"), task("environment", "environment", name="prod"))

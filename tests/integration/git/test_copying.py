@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 
-from tests.integration.control.conftest import ENVIRONMENT, Control, secret, task
+from tests.integration.control.conftest import ENVIRONMENT, Control, rotate_at_once, secret, task
 from tests.unit.folder.places import FolderPlace
 
 
@@ -84,23 +83,7 @@ def test_keys_change_and_what_is_edited_is_found(control: Control, folder: Folde
 @pytest.mark.thorough
 def test_playbooks_at_once_lose_and_double_nothing(folder: FolderPlace, tmp_path: Path) -> None:
     folder.declare_environment("prod")
-    outputs: list[str] = []
-
-    def rotate(number: int) -> None:
-        other = Control(tmp_path / f"control{number}")
-        other.directory.mkdir()
-        run = other.tasks(
-            {**secret("shared", state="rotated", generate={}), "loop": [1, 2, 3, 4]},
-            # Each with a state of its own: it is the folder that keeps them apart.
-            variables={"HOSTSEAL_STORE": folder.label, "HOSTSEAL_KEY_PATH": str(folder.keys)},
-        )
-        outputs.append(run.output)
-
-    runs = [threading.Thread(target=rotate, args=(number,)) for number in range(3)]
-    for run in runs:
-        run.start()
-    for run in runs:
-        run.join()
-    assert len(outputs) == 3
+    # Each with a state of its own: it is the folder that keeps them apart.
+    rotate_at_once(tmp_path, {"HOSTSEAL_STORE": folder.label, "HOSTSEAL_KEY_PATH": str(folder.keys)})
     with folder.store() as store, store.transaction() as transaction:
         assert [found.number for found in transaction.versions("prod")] == list(range(1, 13))

@@ -8,13 +8,12 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.integration.control.conftest import ENVIRONMENT, Control, secret, task
+from tests.integration.control.conftest import ENVIRONMENT, Control, rotate_at_once, secret, task
 from tests.integration.stores.places import ServerPlace
 from tests.rig.databases import PASSWORD, READER, MariaDB
 from tests.rig.paths import ROOT
@@ -102,24 +101,7 @@ def test_store_is_made_copied_and_verified(control: Control, place: ServerPlace)
 
 
 def test_playbooks_at_once_lose_and_double_nothing(prod: ServerPlace, tmp_path: Path) -> None:
-    outputs: list[str] = []
-
-    def rotate(number: int) -> None:
-        control = Control(tmp_path / f"control{number}")
-        control.directory.mkdir()
-        one = secret("shared", state="rotated", generate={})
-        run = control.tasks(
-            {**one, "loop": [1, 2, 3, 4]},
-            variables={**_variables(prod), "HOSTSEAL_KEY_PATH": str(prod.keys)},
-        )
-        outputs.append(run.output)
-
-    runs = [threading.Thread(target=rotate, args=(number,)) for number in range(3)]
-    for run in runs:
-        run.start()
-    for run in runs:
-        run.join()
-    assert len(outputs) == 3
+    rotate_at_once(tmp_path, {**_variables(prod), "HOSTSEAL_KEY_PATH": str(prod.keys)})
     with prod.store() as store, store.transaction() as transaction:
         assert [found.number for found in transaction.versions("prod")] == list(range(1, 13))
         assert len(transaction.audit()) == 12
