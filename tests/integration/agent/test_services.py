@@ -102,3 +102,12 @@ def test_a_service_is_there_again_after_a_boot(service: AgentHost) -> None:
         eventually(lambda: service.host.run(["systemctl", "is-active", "reader"], check=False).returncode == 0, SECONDS)
         assert read(service) == VALUE
         assert service.mount_status()["held_for_services"]
+
+
+def test_a_mount_is_taken_away_from_a_service(service: AgentHost) -> None:
+    eventually(lambda: said(service), SECONDS)
+    service.ask("DELETE", "/v1/mounts/prod.db")
+    assert service.host.run(["cat", "/var/lib/hostseal/volumes/prod.db/password"], check=False).returncode
+    service.host.sh("systemctl stop reader")
+    assert service.host.out("systemctl", "list-units", "--failed", "--plain", "--no-legend") == ""
+    assert not service.live_files()
