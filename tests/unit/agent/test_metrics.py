@@ -42,9 +42,11 @@ class Reader:
         self.path = agent.root / "run/hostseal/metrics/hostseal.prom"
 
     def text(self) -> str:
-        now = time.time()
-        while not self.path.exists() or self.path.stat().st_mtime < now:
-            time.sleep(0.02)
+        # What goes into the first one may have been asked for before.
+        for _time in range(2):
+            now = time.time()
+            while not self.path.exists() or self.path.stat().st_mtime < now:
+                time.sleep(0.02)
         return self.path.read_text()
 
     def __call__(self, name: str, **labels: str) -> float | None:
