@@ -18,7 +18,10 @@ log=$PWD/$folder/log
 cd "$folder"
 unset ANSIBLE_COLLECTIONS_PATH PYTHONPATH
 python -m galaxy_importer.main ./*.tar.gz 2>&1 | tee "$log"
-if grep -E '^(WARNING|ERROR)' "$log" >/dev/null; then
+# Galaxy lints without other collections, and can't know the modules of awx.awx, which this playbook alone uses. `make lint`
+# checks it with awx.awx.
+known="^WARNING: playbooks/awx_setup\.yml:[0-9:]+ syntax-check\[unknown-module\]: couldn't resolve module/action 'awx\.awx\."
+if grep -E '^(WARNING|ERROR)' "$log" | grep -vE "$known" >/dev/null; then
     echo 'importer: the lines above that begin with WARNING or ERROR are findings' >&2
     exit 1
 fi
