@@ -17,7 +17,7 @@ INTEGRATION = base=$$(mktemp -d /tmp/hs.XXXX) && trap "rm -rf $$base" EXIT && \
 # More arguments for pytest or ansible-test, for example ARGS='-k envelope'.
 ARGS ?=
 
-.PHONY: help setup unit integration test molecule lint docs format sanity matrix release bench faults quickstart quickstart-clean engine-stop clean
+.PHONY: help setup unit agent integration test molecule lint docs format sanity matrix release bench faults quickstart quickstart-clean engine-stop clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
@@ -28,11 +28,14 @@ setup: ## Install what is missing: packages, build/venv, build/collections
 unit: setup ## Unit tests, without Docker; ARGS="-m thorough": those that are
 	python -m pytest -n 4 --dist worksteal -m "not thorough" tests/unit $(ARGS)
 
+agent: setup ## Tests of the agent as a process of its own, without Docker
+	python -m pytest -n 4 --dist worksteal -m "not thorough" tests/agent $(ARGS)
+
 integration: setup ## All integration tests, on throwaway hosts
 	$(INTEGRATION) $(ARGS)
 
-test: setup ## Unit and integration tests, those that are thorough left out
-	python -m pytest -n 4 --dist worksteal tests/unit -m "not thorough"
+test: setup ## Unit, agent and integration tests, those that are thorough left out
+	python -m pytest -n 4 --dist worksteal -m "not thorough" tests/unit tests/agent
 	$(INTEGRATION) -m "not thorough"
 
 molecule: setup ## Molecule's scenarios; SCENARIO=vault: one of them

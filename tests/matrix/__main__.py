@@ -77,7 +77,7 @@ def rows(plan: dict[str, Any]) -> Iterator[Row]:
         packages = [f"ansible-core=={core['version']}", *control["packages"]]
         common = (venv, core["python"], packages, "constraints.txt")
         skipped = [f"--skip-test={name}" for name in core.get("skip_sanity", [])]
-        yield Row(f"{venv} unit", *common, ["-n2", "tests/unit"])
+        yield Row(f"{venv} unit", *common, ["-n2", *control["unit"]])
         yield Row(f"{venv} integration", *common, control["integration"])
         yield Row(f"{venv} sanity", *common, skipped, script="tests/rig/sanity.sh", targets=tuple(core["targets"]))
     importer = plan["importer"]

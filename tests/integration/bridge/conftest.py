@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from tests.agent.harness import AGENT
 from tests.integration.playbook import ControlNode, Outcome
 from tests.rig import certificates
 from tests.rig.certificates import Pair
 from tests.rig.fault_proxy import FaultProxy
 from tests.rig.openbao import OpenBao, clean_leftovers
-from tests.unit.agent.harness import AGENT
 
 # The bridge is imported from the file that hosts run.
 sys.path.insert(0, str(AGENT))

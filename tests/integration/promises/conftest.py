@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import pytest
 from jwcrypto.jwk import JWK
 
+from tests.agent.harness import Environment
 from tests.integration.agent.conftest import AgentHost
 from tests.integration.playbook import ControlNode, declare, install, mount
 from tests.rig.engine import Engine
 from tests.rig.host import ThrowawayHost
-from tests.unit.agent.harness import Environment
 
 GOOD = "the good value"
 

@@ -32,7 +32,7 @@ from ansible_collections.hostseal.secrets.plugins.plugin_utils import _zipapp
 from hostseald import VERSION
 from jwcrypto.jwk import JWK
 
-from tests.unit.agent.harness import CHECKOUT, Environment, RunningAgent
+from tests.agent.harness import CHECKOUT, Environment, RunningAgent
 
 
 @pytest.fixture

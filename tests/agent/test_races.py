@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.unit.agent.harness import Environment, RunningAgent
+from tests.agent.harness import Environment, RunningAgent
 
 
 def read_set(folder: Path) -> set[bytes]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.unit.agent.harness import Environment, RunningAgent
+from tests.agent.harness import Environment, RunningAgent
 
 SECONDS = 2
 WIPE = {"expires_after": SECONDS, "on_expiry": "wipe"}

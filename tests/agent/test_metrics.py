@@ -16,7 +16,7 @@ import pytest
 from hostseald._metrics import _Page
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.agent.harness import Environment, RunningAgent
+from tests.agent.harness import Environment, RunningAgent
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 DB = {"environment": "prod", "mount": "db"}

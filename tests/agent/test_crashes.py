@@ -23,7 +23,7 @@ from hostseald._audit import Audit
 from hostseald._host import Host
 from hostseald._paths import Paths
 
-from tests.unit.agent.harness import Environment, RunningAgent
+from tests.agent.harness import Environment, RunningAgent
 
 USER = "a" * 64
 OLD = {"key": b"old", "cert": b"old", "gone": b"old"}

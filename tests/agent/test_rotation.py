@@ -22,7 +22,7 @@ from ansible_collections.hostseal.secrets.plugins.modules.host_identity import I
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from tests.unit.agent.harness import Environment, RunningAgent
+from tests.agent.harness import Environment, RunningAgent
 
 NEW = new_host_key()
 CHANGES = ("open", "write", "fsync", "fchmod", "link", "rename", "unlink", "makedirs")

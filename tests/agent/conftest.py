@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.agent.harness import AGENT, Environment, RunningAgent
+from tests.agent.harness import AGENT, Environment, RunningAgent
 
 # The tests import the agent's rooms as hosts do.
 sys.path.insert(0, str(AGENT))

@@ -22,7 +22,7 @@ from hostseald._docker_helper import GoneError
 from hostseald._http import HttpError, Request, Server, Service
 from hostseald._podman_helper import PodmanHelper
 
-from tests.unit.agent.harness import AGENT, PODMAN_ID, Environment, RunningAgent
+from tests.agent.harness import AGENT, PODMAN_ID, Environment, RunningAgent
 
 A_DOCKER_ID = "a" * 64
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hostseald._http import HttpError, Request, Server, Service
 
-from tests.unit.agent.harness import Environment, RunningAgent
+from tests.agent.harness import Environment, RunningAgent
 
 RUNNING = "1" * 64
 STOPPED = "2" * 64

@@ -20,10 +20,10 @@ from hostseald import _fetch
 from hostseald._model import HostsealError
 from jwcrypto.jwk import JWK
 
+from tests.agent.harness import Environment, RunningAgent, request
+from tests.agent.test_expiry import until
 from tests.rig import certificates
 from tests.rig.web import Instead, WebServer
-from tests.unit.agent.harness import Environment, RunningAgent, request
-from tests.unit.agent.test_expiry import until
 
 DAY = 86_400_000
 

@@ -12,9 +12,10 @@ import time
 
 import pytest
 from ansible_collections.hostseal.secrets.plugins.module_utils._envelope import unverified_statement
+from ansible_collections.hostseal.secrets.plugins.module_utils._jose import new_host_key
 from jwcrypto.jwk import JWK
 
-from tests.unit.agent.harness import Environment, RunningAgent
+from tests.agent.harness import Environment, RunningAgent
 
 
 def test_a_receipt_says_what_is_held(agent: RunningAgent, prod: Environment) -> None:
@@ -391,11 +392,9 @@ class TestRollover:
 
 
 def test_a_new_host_key_makes_old_envelopes_invalid(agent: RunningAgent, prod: Environment) -> None:
-    from tests.unit.agent.harness import envelopes
-
     agent.deliver(prod.envelope())
     agent.stop()
-    agent.host_key = envelopes.new_host_key()
+    agent.host_key = new_host_key()
     agent.save_identity()
     agent.start()
     mount = agent.status()["mounts"][0]

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.unit.agent.harness import Environment, RunningAgent
+from tests.agent.harness import Environment, RunningAgent
 
 
 def test_first_mount_decrypts_and_last_unmount_wipes(agent: RunningAgent, prod: Environment) -> None:

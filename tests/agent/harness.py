@@ -27,7 +27,7 @@ from ansible_collections.hostseal.secrets.plugins.module_utils._model import Mou
 from ansible_collections.hostseal.secrets.plugins.plugin_utils import _zipapp
 from jwcrypto.jwk import JWK
 
-CHECKOUT = Path(__file__).parents[3]
+CHECKOUT = Path(__file__).parents[2]
 
 PODMAN_ID = "2f73349cfc4630255319c6c8dfc1b46a8996ace9d14d8e07563b165915918ec2"
 # Puts the sockets where systemd would: file descriptors 3 and up, and says so for its own process id.

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hostseald._http import Handler, HttpError, Request, Server, Service
 
-from tests.unit.agent.harness import Environment, RunningAgent
+from tests.agent.harness import Environment, RunningAgent
 
 TOKEN = {"vault_token": {"role": "web", "wrap_ttl": 60}, "target": "token", "uid": 33, "mode": "0400"}
 FIRST, SECOND = "a" * 64, "b" * 64

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 from hostseald import _alert_hook
 
+from tests.agent.harness import AGENT
 from tests.rig import certificates
-from tests.unit.agent.harness import AGENT
 
 ALERT = {"time": 1, "host": "db1", "alert": "used", "volume": "prod.db"}
 

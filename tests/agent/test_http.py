@@ -19,7 +19,7 @@ from hostseald import _http
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.agent.harness import Environment, RunningAgent, request
+from tests.agent.harness import Environment, RunningAgent, request
 
 
 def echo(asked: _http.Request) -> tuple[int, dict[str, object]]:
