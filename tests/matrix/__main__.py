@@ -81,8 +81,8 @@ def rows(plan: dict[str, Any]) -> Iterator[Row]:
         yield Row(f"{venv} integration", *common, control["integration"])
         yield Row(f"{venv} sanity", *common, skipped, script="tests/rig/sanity.sh", targets=tuple(core["targets"]))
     importer = plan["importer"]
-    packages, name = importer["packages"], "galaxy-importer"
-    yield Row(name, name, importer["python"], packages, importer["constraints"], [], script="tests/rig/importer.sh")
+    name, python = "galaxy-importer", "{}.{}".format(*sys.version_info)
+    yield Row(name, name, python, importer["packages"], importer["constraints"], [], script="tests/rig/importer.sh")
     for libraries in agent["libraries"]:
         for python in libraries["pythons"]:
             name = f"agent-{python}-{libraries['name']}"

@@ -45,6 +45,7 @@ check antsibull-docs antsibull-docs lint-collection-docs --plugin-docs --validat
 check antsibull-changelog antsibull-changelog lint
 check ansible-lint ansible-lint --offline --nocolor
 check 'ansible-test sanity' tests/rig/sanity.sh
+check galaxy-importer python -m tests.matrix galaxy-importer
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf '\nlint: failed: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2
