@@ -114,10 +114,15 @@ def test_deleted_secret_keeps_its_file_and_a_removed_environment_none(prod: Fold
 
 def test_what_is_unchanged_is_not_written(prod: FolderPlace) -> None:
     add_versions(prod, version(1), version(1, "other"))
-    before = {path: (prod.folder / path).stat() for path in file_names(prod.folder)}
+
+    def written() -> dict[str, tuple[int, int]]:
+        # Not the time of the last reading.
+        found = {path: (prod.folder / path).stat() for path in file_names(prod.folder)}
+        return {path: (one.st_ino, one.st_mtime_ns) for path, one in found.items()}
+
+    before = written()
     add_versions(prod, version(2, "other"))
-    written = [path for path, found in before.items() if (prod.folder / path).stat() != found]
-    assert written == ["environments/prod/secrets/other.json"]
+    assert [path for path, one in written().items() if one != before[path]] == ["environments/prod/secrets/other.json"]
 
 
 # What else a file may be
