@@ -20,7 +20,7 @@ from ansible.module_utils.errors import AnsibleValidationErrorMultiple, Unsuppor
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.hostseal.secrets.plugins.module_utils._jose import HAS_JWCRYPTO
-from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError, check_name, shorten
 from ansible_collections.hostseal.secrets.plugins.module_utils._options import VAULT
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._audit import Actor
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._backends import (
@@ -197,18 +197,18 @@ class Action(ActionBase):
     def _options(self) -> dict[str, Any]:
         arguments = {key: plain(value) for key, value in {**self._variables(), **self._given}.items()}
         hidden = _secret_values(arguments, self.ARGUMENT_SPEC)
-        odd = next((value for value in hidden if not isinstance(value, str)), None)
-        if odd is not None:
-            kind = "date" if isinstance(odd, datetime.date) else type(odd).__name__
-            raise HostsealError(
-                f"a secret's value is of type {kind}, not a string: quote it, YAML may have changed it already"
-            )
+        for where, value in hidden:
+            if not isinstance(value, str):
+                kind = "date" if isinstance(value, datetime.date) else type(value).__name__
+                raise HostsealError(
+                    f"option {where} is of type {kind}, not a string: quote it, YAML may have changed it already"
+                )
         # A leading underscore marks what an action plugin hands to its module, no option of a playbook.
         options = {name: option for name, option in self.ARGUMENT_SPEC.items() if not name.startswith("_")}
         outcome = ArgumentSpecValidator(options, **self.CONSTRAINTS).validate(arguments)
         if outcome.error_messages:
             message = self.first_error(outcome.errors)
-            if any(value and value in message for value in hidden):
+            if any(value and value in message for _where, value in hidden):
                 message = "an option is not valid; the message would show a secret's value and is withheld"
             raise HostsealError(message)
         validated = dict(outcome.validated_parameters)
@@ -237,8 +237,8 @@ def _check_libraries() -> None:
         )
 
 
-def _secret_values(arguments: Any, spec: Mapping[str, Any]) -> list[Any]:
-    """What was given to options that are marked no_log, at any depth."""
+def _secret_values(arguments: Any, spec: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What was given to options that are marked no_log, at any depth, and to which."""
     if isinstance(arguments, (list, tuple)):
         return [value for item in arguments for value in _secret_values(item, spec)]
     if not isinstance(arguments, Mapping):
@@ -247,7 +247,8 @@ def _secret_values(arguments: Any, spec: Mapping[str, Any]) -> list[Any]:
     for name, option in spec.items():
         given = arguments.get(name)
         if given is not None and option.get("no_log"):
-            found.append(given)
+            of = arguments.get("name")
+            found.append((f"{name} of {shorten(of)}" if isinstance(of, str) else name, given))
         elif "options" in option:
             found += _secret_values(given, option["options"])
     return found

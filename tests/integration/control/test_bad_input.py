@@ -36,12 +36,12 @@ def test_secret(prod: Control) -> None:
             (secret("a"), "secret 'a': give exactly one of value, value_base64, value_file, generate"),
             (secret("a", value="geheim", vlaue="x"), "unsupported option: vlaue. Is value meant?"),
             (task("", "secret", environment="prod", nmae="a", value="x"), "unsupported option: nmae. Is name meant?"),
-            (secret("a", value=5), "a secret's value is of type int, not a string: quote it"),
-            (secret("a", value=True), "a secret's value is of type bool, not a string"),
-            (secret("a", value=1.5), "a secret's value is of type float, not a string"),
-            (secret("a", value=[]), "a secret's value is of type list, not a string"),
-            (secret("a", value={}), "a secret's value is of type dict, not a string"),
-            (secret("a", value_base64=5), "a secret's value is of type int, not a string"),
+            (secret("a", value=5), "option value of 'a' is of type int, not a string: quote it"),
+            (secret("a", value=True), "option value of 'a' is of type bool, not a string"),
+            (secret("a", value=1.5), "option value of 'a' is of type float, not a string"),
+            (secret("a", value=[]), "option value of 'a' is of type list, not a string"),
+            (secret("a", value={}), "option value of 'a' is of type dict, not a string"),
+            (secret("a", value_base64=5), "option value_base64 of 'a' is of type int, not a string"),
             (secret("a", value=None), "give exactly one of"),
             (secret("a", value=""), "value is empty: perhaps what it was looked up from is not set"),
             (secret("a", value="x", generate={}), "not value and generate"),
@@ -67,7 +67,7 @@ def test_secret(prod: Control) -> None:
             ),
             (
                 task("", "secret", environment="prod", secrets=[{"name": "a", "value": 5}]),
-                "a secret's value is of type int",
+                "option value of 'a' is of type int",
             ),
             (
                 task(
@@ -107,7 +107,7 @@ def test_value_that_yaml_makes_a_date_of(prod: Control) -> None:
     )
     assert run.rc == 0, run.output
     for name, kind in (("date", "date"), ("time", "date"), ("binary", "bytes"), ("octal", "int")):
-        assert f"a secret's value is of type {kind}, not a string: quote it" in run.message(name)
+        assert f"option value of 'a' is of type {kind}, not a string: quote it" in run.message(name)
     assert prod.place.values() == {}
 
 
