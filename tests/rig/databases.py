@@ -179,6 +179,20 @@ class DatabaseServer:
         self._process.send_signal(number)
         self._process.wait(STOP_SECONDS)
         self._process = None
+        # PostgreSQL's processes outlive the one that was killed by a moment, in which no other one can start.
+        end = time.monotonic() + STOP_SECONDS
+        while self._has_processes():
+            if time.monotonic() > end:
+                raise RigError(f"processes of {type(self).__name__} do not end")
+            time.sleep(0.01)
+
+    def _has_processes(self) -> bool:
+        """Whether a process works in the server's folder."""
+        for place in Path("/proc").glob("[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                if place.readlink().is_relative_to(self.folder):
+                    return True
+        return False
 
     def _initialise(self) -> None:
         raise NotImplementedError
