@@ -152,6 +152,7 @@ def verify(compact: str, typ: str, keys: Iterable[JWK]) -> dict[str, Any]:
 
 
 def decode(value: Any) -> bytes:
+    """The bytes of base64url text (RFC 7515 section 2); EnvelopeError when it is none."""
     try:
         return bytes(base64url_decode(value))
     except (ValueError, TypeError, AttributeError):
@@ -159,6 +160,7 @@ def decode(value: Any) -> bytes:
 
 
 def json_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """TEXT as a JSON object; an EnvelopeError names it WHAT."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

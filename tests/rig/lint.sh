@@ -36,14 +36,17 @@ shells() {
         xargs -r shellcheck
 }
 
-# These take as long as all others together, on one core.
+# These take as long as all others together, on one core. A process group of its own, which an interrupt ends too.
 beside=build/lint-beside.log
+set -m
 (
     check ansible-lint ansible-lint --offline --nocolor
     check galaxy-importer python -m tests.matrix galaxy-importer
     [ ${#failed[@]} -eq 0 ]
 ) >"$beside" 2>&1 &
 lane=$!
+set +m
+trap 'kill -- "-$lane" 2>/dev/null' EXIT
 
 check 'ruff check' ruff check .
 check 'ruff format' ruff format --check .

@@ -11,6 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+from ansible_collections.hostseal.secrets.plugins.module_utils._model import HostsealError
 from ansible_collections.hostseal.secrets.plugins.plugin_utils._records import Receipt, Version
 
 from tests.unit.folder.places import FolderPlace
@@ -70,3 +72,16 @@ def new_receipt(**changes: Any) -> Receipt:
         "signing_kid": "kid",
     }
     return Receipt(**{**fields, **changes})
+
+
+def check_refused(place: FolderPlace, reason: str) -> None:
+    """Whoever reads and whoever writes is told REASON, a regular expression, and nothing is changed."""
+    before = place.content()
+    for read_only in (False, True):
+        with (
+            pytest.raises(HostsealError, match=reason),
+            place.store(read_only=read_only) as store,
+            store.transaction(),
+        ):
+            pass
+    assert place.content() == before
